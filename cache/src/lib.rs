@@ -1,0 +1,42 @@
+//! Everything kept on disk between builds. Knows nothing of Dockerfiles, graphs or networks.
+//!
+//! # The state directory
+//!
+//! ```text
+//! BUILD_ROOT/
+//!   format                  format version
+//!   lock                    the store lock: shared by every process that uses the store
+//!   db.sqlite               keys, records, sizes, last use; can be rebuilt from the rest
+//!   blobs/sha256/HEX        configs, manifests, pulled layer blobs, compressed layers
+//!   tags/NAME               one file a tag: which image it names
+//!   references/NAME         what a registry last said about a reference
+//!   sources/HEX             by diff id: registries and repositories that have the layer
+//!   layers/HEX/             one folder a diff id
+//!     layer.json              size, blobs by codec, trees by format, implied directories
+//!     index                   the entries of the layer, in order (layer::index)
+//!   trees/ID/               frozen trees; short names, because they become mount options
+//!   work/ID/                what a running build is making; gone with its lease
+//!   chunks/                 compressed chunks (layer::compress)
+//!   cache-mounts/           directories of RUN --mount=type=cache
+//!   contexts/               stat caches of build contexts
+//!   claims/                 lock files of steps being run
+//!   leases/                 lock files of running builds
+//!   logs/                   output of steps
+//! ```
+
+//!
+//! # Writing
+//!
+//! Everything gets its name by rename, complete. Directories are made by the first who writes into them. Names that
+//! start with `.tmp-` are files being written; what a killed process leaves of them goes with the next collection.
+//!
+//! # Who locks what
+//!
+//! | lock (flock) | held by | while |
+//! |---|---|---|
+//! | `lock`, shared | every process | it has the store open |
+//! | `lock`, exclusive | garbage collection | it deletes lock files |
+//! | `claims/KEY` | the process that runs a step, and its sandbox | the step runs |
+//! | `leases/ID` | a build | it lasts; `work/ID` is its own |
+//! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
+

@@ -1,0 +1,13 @@
+//! Dockerfile text to step graph: pure, without I/O, clock or environment.
+//!
+//! The pipeline, one module a stage:
+//!
+//! ```text
+//! source::SourceFile ─► parse::parse ─► ast::Dockerfile ─► lower::lower ─► graph::Graph + config::DraftImage
+//!                                            │                  ▲
+//!                                            └─ expand (words)  └─ lower::ImageResolver (implemented by the builder)
+//! ```
+//!
+//! Not here: reading files, talking to registries, running anything. What a step *does* is decided here; how it is
+//! done, and whether it must be done at all, is the builder's business.
+
