@@ -11,3 +11,5 @@
 //! Not here: reading files, talking to registries, running anything. What a step *does* is decided here; how it is
 //! done, and whether it must be done at all, is the builder's business.
 
+pub mod ast;
+pub mod source;
