@@ -12,4 +12,6 @@
 //! done, and whether it must be done at all, is the builder's business.
 
 pub mod ast;
+pub mod platform;
+pub mod reference;
 pub mod source;
