@@ -12,6 +12,7 @@
 //! done, and whether it must be done at all, is the builder's business.
 
 pub mod ast;
+pub mod parse;
 pub mod platform;
 pub mod reference;
 pub mod source;
