@@ -12,6 +12,8 @@
 //! done, and whether it must be done at all, is the builder's business.
 
 pub mod ast;
+mod expand;
+pub mod gofmt;
 pub mod parse;
 pub mod platform;
 pub mod reference;

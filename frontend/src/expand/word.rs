@@ -1,0 +1,489 @@
+//! The shell lexer: quotes, escapes and `$` in one word.
+//!
+//! Not for splitting an instruction into words: the parser has done that, before expansion and without knowing of it.
+//! What stands in `${…}` is read by `braces`.
+
+use std::iter::Peekable;
+use std::str::Chars;
+
+use super::error::{ExpandError, SyntaxError};
+
+/// Where values come from.
+pub(crate) trait Variables {
+    /// The value of a variable, `None` if it is not set.
+    fn lookup(&self, name: &str) -> Option<String>;
+}
+
+/// More `${…}` within each other are refused: it bounds recursion.
+const MAX_NESTING: usize = 64;
+
+/// How quotes are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quotes {
+    /// They quote and are removed.
+    Remove,
+    /// They quote and stay: for showing a command.
+    Keep,
+    /// They are ordinary characters: heredoc bodies.
+    Ordinary,
+}
+
+/// What happens to names without a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unset {
+    /// They expand to nothing.
+    Empty,
+    /// They stay as written: for showing a command.
+    Keep,
+}
+
+/// Expands words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lexer {
+    escape: char,
+    quotes: Quotes,
+    pub(super) unset: Unset,
+}
+
+/// An expanded word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Expanded {
+    /// The text.
+    pub(crate) text: String,
+    /// The text split at blanks that come from values or stand unquoted.
+    pub(crate) words: Vec<String>,
+}
+
+impl Lexer {
+    /// A lexer for the words of instructions, with the escape character of the file.
+    pub(crate) fn new(escape: char) -> Self {
+        Self {
+            escape,
+            quotes: Quotes::Remove,
+            unset: Unset::Empty,
+        }
+    }
+
+    /// A lexer for heredoc bodies: the escape directive does not apply to them.
+    pub(crate) fn for_heredocs() -> Self {
+        Self {
+            escape: '\\',
+            quotes: Quotes::Ordinary,
+            unset: Unset::Empty,
+        }
+    }
+
+    /// The same lexer for showing a RUN to the user.
+    pub(crate) fn for_display(self) -> Self {
+        Self {
+            quotes: Quotes::Keep,
+            unset: Unset::Keep,
+            ..self
+        }
+    }
+
+    /// Expands a word to one text.
+    pub(crate) fn expand(
+        &self,
+        word: &str,
+        variables: &dyn Variables,
+    ) -> Result<String, ExpandError> {
+        Ok(self.expand_words(word, variables)?.text)
+    }
+
+    /// Expands a word, also split at blanks.
+    pub(crate) fn expand_words(
+        &self,
+        word: &str,
+        variables: &dyn Variables,
+    ) -> Result<Expanded, ExpandError> {
+        let mut run = Run {
+            lexer: *self,
+            variables,
+            rest: word.chars().peekable(),
+            depth: 0,
+        };
+        run.until(None, false).map_err(|reason| ExpandError {
+            word: word.to_owned(),
+            reason,
+        })
+    }
+}
+
+/// The words under way.
+#[derive(Default)]
+struct Words {
+    done: Vec<String>,
+    current: String,
+}
+
+impl Words {
+    fn push(&mut self, c: char) {
+        if !c.is_whitespace() {
+            self.current.push(c);
+        } else if !self.current.is_empty() {
+            self.done.push(std::mem::take(&mut self.current));
+        }
+    }
+
+    fn finish(mut self) -> Vec<String> {
+        if !self.current.is_empty() {
+            self.done.push(self.current);
+        }
+        self.done
+    }
+}
+
+/// A word under way.
+pub(super) struct Run<'a> {
+    pub(super) lexer: Lexer,
+    pub(super) variables: &'a dyn Variables,
+    pub(super) rest: Peekable<Chars<'a>>,
+    /// How many `${…}` are open.
+    pub(super) depth: usize,
+}
+
+impl Run<'_> {
+    /// Reads up to and including `stop`, or to the end.
+    pub(super) fn until(
+        &mut self,
+        stop: Option<char>,
+        raw_escapes: bool,
+    ) -> Result<Expanded, SyntaxError> {
+        let mut text = String::new();
+        let mut words = Words::default();
+        while let Some(&c) = self.rest.peek() {
+            if stop == Some(c) {
+                self.rest.next();
+                return Ok(Expanded {
+                    text,
+                    words: words.finish(),
+                });
+            }
+            match c {
+                '$' => {
+                    let value = self.dollar()?;
+                    value.chars().for_each(|c| words.push(c));
+                    text.push_str(&value);
+                }
+                '\'' | '"' if self.lexer.quotes != Quotes::Ordinary => {
+                    let quoted = self.quoted(c, raw_escapes)?;
+                    words.current.push_str(&quoted);
+                    text.push_str(&quoted);
+                }
+                _ => self.plain(raw_escapes, &mut text, &mut words),
+            }
+        }
+        match stop {
+            Some(stop) => Err(SyntaxError::Unclosed(stop.to_string())),
+            None => Ok(Expanded {
+                text,
+                words: words.finish(),
+            }),
+        }
+    }
+
+    /// One ordinary or escaped character.
+    fn plain(&mut self, raw_escapes: bool, text: &mut String, words: &mut Words) {
+        let Some(c) = self.rest.next() else { return };
+        if c != self.lexer.escape {
+            words.push(c);
+            text.push(c);
+            return;
+        }
+        if raw_escapes {
+            words.current.push(c);
+            text.push(c);
+        }
+        if let Some(next) = self.rest.next() {
+            words.current.push(next);
+            text.push(next);
+        }
+    }
+
+    fn quoted(&mut self, quote: char, raw_escapes: bool) -> Result<String, SyntaxError> {
+        self.rest.next();
+        let inner = if quote == '\'' {
+            self.single_quoted()?
+        } else {
+            self.double_quoted(raw_escapes)?
+        };
+        Ok(match self.lexer.quotes {
+            Quotes::Keep => format!("{quote}{inner}{quote}"),
+            Quotes::Remove | Quotes::Ordinary => inner,
+        })
+    }
+
+    fn single_quoted(&mut self) -> Result<String, SyntaxError> {
+        let mut text = String::new();
+        for c in self.rest.by_ref() {
+            if c == '\'' {
+                return Ok(text);
+            }
+            text.push(c);
+        }
+        Err(SyntaxError::Unclosed("single-quote".to_owned()))
+    }
+
+    /// Within double quotes only `"`, `$` and the escape character itself can be escaped.
+    fn double_quoted(&mut self, raw_escapes: bool) -> Result<String, SyntaxError> {
+        let mut text = String::new();
+        while let Some(&c) = self.rest.peek() {
+            match c {
+                '"' => {
+                    self.rest.next();
+                    return Ok(text);
+                }
+                '$' => text.push_str(&self.dollar()?),
+                _ => {
+                    self.rest.next();
+                    if c != self.lexer.escape {
+                        text.push(c);
+                        continue;
+                    }
+                    if raw_escapes {
+                        text.push(c);
+                    }
+                    match self.rest.peek() {
+                        None => {}
+                        Some(&next) if next == '"' || next == '$' || next == c => {
+                            self.rest.next();
+                            text.push(next);
+                        }
+                        Some(_) => text.push(c),
+                    }
+                }
+            }
+        }
+        Err(SyntaxError::Unclosed("double-quote".to_owned()))
+    }
+
+    /// `${…}` behind its `{`, if not too many are open.
+    fn nested(&mut self) -> Result<String, SyntaxError> {
+        if self.depth == MAX_NESTING {
+            return Err(SyntaxError::TooDeep);
+        }
+        self.depth += 1;
+        let value = self.braces()?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    fn dollar(&mut self) -> Result<String, SyntaxError> {
+        self.rest.next();
+        if self.rest.peek() == Some(&'{') {
+            self.rest.next();
+            return self.nested();
+        }
+        let name = self.name();
+        if name.is_empty() {
+            return Ok("$".to_owned());
+        }
+        Ok(match (self.variables.lookup(&name), self.lexer.unset) {
+            (Some(value), _) => value,
+            (None, Unset::Keep) => format!("${name}"),
+            (None, Unset::Empty) => String::new(),
+        })
+    }
+
+    /// A name: letters, digits and `_`, or only digits, or one special parameter. Empty if there is none.
+    pub(super) fn name(&mut self) -> String {
+        let mut name = String::new();
+        match self.rest.peek() {
+            Some(c) if c.is_ascii_digit() || c.is_numeric() => {
+                while let Some(c) = self.rest.next_if(|c| c.is_numeric()) {
+                    name.push(c);
+                }
+            }
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => name.extend(self.rest.next()),
+            Some(_) | None => {
+                while let Some(c) = self.rest.next_if(|c| c.is_alphanumeric() || *c == '_') {
+                    name.push(c);
+                }
+            }
+        }
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scope;
+    use super::*;
+
+    fn scope() -> Scope {
+        let mut scope = Scope::default();
+        for (name, value) in [
+            ("A", "v"),
+            ("E", ""),
+            ("S", "set"),
+            ("D", "deep"),
+            ("V", "banana"),
+            ("F", "a/b/c"),
+            ("W", "two words"),
+        ] {
+            scope.set(name, value);
+        }
+        scope
+    }
+
+    fn expand(word: &str) -> String {
+        match Lexer::new('\\').expand(word, &scope()) {
+            Ok(text) => text,
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn expands_all_forms() {
+        for (word, want) in [
+            ("5$", "5$"),
+            ("\"$ x\"", "$ x"),
+            ("$A$A${A}x$Ax", "vvvx"),
+            ("$1.", "."),
+            ("\"$@$*$#$?$-$!$0.\"", "."),
+            ("$$", ""),
+            ("\"a$-b\"", "ab"),
+            ("$.x", "$.x"),
+            ("%$A%", "%v%"),
+            ("\\$A \\${A}", "$A ${A}"),
+            ("\"\\$A\"", "$A"),
+            ("'\\$A'", "\\$A"),
+            ("\\\\$A", "\\v"),
+            ("\"\\x\\\"\"", "\\x\""),
+            ("\\x", "x"),
+            ("\"c:\\\\d\"", "c:\\d"),
+            ("'c:\\\\d'", "c:\\\\d"),
+            ("${N:-${M:-${D}}}", "deep"),
+            ("${S:+<${S}>}", "<set>"),
+            ("\"${N:-a ${E:-$D} b}\"", "a deep b"),
+            ("${S#${S%t}}", "t"),
+            ("${N:-'s q'}", "s q"),
+            ("\"${N:-\\}}\"", "}"),
+            ("${E-w}|${E:-w}|${N-w}|${N+w}|${E+w}|${E:+w}", "|w|w||w|"),
+            (
+                "${V/a/o} ${V//a/o} ${V/n*/X} ${V/?a/Y}",
+                "bonana bonono baX Ynana",
+            ),
+            ("${V/zz/y} ${F/\\//-} ${F//\\//-}", "banana a-b/c a-b-c"),
+            ("${V/ana/[&]}", "b[&]na"),
+            ("x'$A'\"$A\"y", "x$Avy"),
+        ] {
+            assert_eq!(expand(word), want, "{word}");
+        }
+    }
+
+    #[test]
+    fn names_what_is_wrong() {
+        for (word, want) in [
+            (
+                "${A",
+                "failed to process \"${A\": syntax error: missing '}'",
+            ),
+            ("${", "failed to process \"${\": syntax error: missing '}'"),
+            (
+                "${}",
+                "failed to process \"${}\": syntax error: bad substitution",
+            ),
+            (
+                "${{A}",
+                "failed to process \"${{A}\": syntax error: bad substitution",
+            ),
+            (
+                "${A:=x}",
+                "failed to process \"${A:=x}\": unsupported modifier (:=) in substitution",
+            ),
+            (
+                "${A^}",
+                "failed to process \"${A^}\": unsupported modifier (^) in substitution",
+            ),
+            (
+                "${N:?please set N}",
+                "failed to process \"${N:?please set N}\": N: please set N",
+            ),
+            (
+                "${N?}",
+                "failed to process \"${N?}\": N: is not allowed to be unset",
+            ),
+            (
+                "${E:?}",
+                "failed to process \"${E:?}\": E: is not allowed to be empty",
+            ),
+            (
+                "${A/x",
+                "failed to process \"${A/x\": syntax error: missing '/' in ${}",
+            ),
+            (
+                "\"a",
+                "failed to process \"\\\"a\": unexpected end of statement while looking for matching \
+                 double-quote",
+            ),
+            (
+                "'a",
+                "failed to process \"'a\": unexpected end of statement while looking for matching \
+                 single-quote",
+            ),
+            (
+                "${A#\\ }",
+                "failed to process \"${A#\\\\ }\": invalid pattern (\\ ) in substitution: invalid \
+                 escape '\\ '",
+            ),
+        ] {
+            assert_eq!(expand(word), format!("error: {want}"), "{word}");
+        }
+    }
+
+    #[test]
+    fn splits_values_but_not_quotes() {
+        let lexer = Lexer::new('\\');
+        let words = |word| lexer.expand_words(word, &scope()).unwrap().words;
+        assert_eq!(words("$W x"), ["two", "words", "x"]);
+        assert_eq!(words("\"$W\" x\\ y"), ["two words", "x y"]);
+        assert_eq!(words("$E"), [""; 0]);
+    }
+
+    #[test]
+    fn shows_commands_with_quotes_and_unset_names() {
+        let lexer = Lexer::new('\\').for_display();
+        let show = |word| lexer.expand(word, &scope()).unwrap();
+        assert_eq!(
+            show("echo \"$A $N\" '$A' ${N:-x} ${N}"),
+            "echo \"v $N\" '$A' ${N:-x} ${N}"
+        );
+    }
+
+    #[test]
+    fn heredocs_keep_quotes() {
+        let lexer = Lexer::for_heredocs();
+        assert_eq!(
+            lexer.expand("'$A' \"$A\" \\$A", &scope()).unwrap(),
+            "'v' \"v\" $A"
+        );
+    }
+
+    #[test]
+    fn another_escape_character() {
+        assert_eq!(
+            Lexer::new('`')
+                .expand("`$A \\$A ${N:-`}}", &scope())
+                .unwrap(),
+            "$A \\v }"
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error() {
+        let word = format!("{}x{}", "${N:-".repeat(60), "}".repeat(60));
+        assert_eq!(expand(&word), "x");
+        assert!(expand(&"${N:-".repeat(20_000)).ends_with("nested too deeply"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_word_panics(word in "[${}A:#%/*?+'\"\\\\ @0é`-]{0,40}") {
+            for lexer in [Lexer::new('\\'), Lexer::new('`').for_display(), Lexer::for_heredocs()] {
+                drop(lexer.expand_words(&word, &scope()));
+            }
+        }
+    }
+}
