@@ -14,6 +14,7 @@
 pub mod ast;
 mod expand;
 pub mod gofmt;
+pub mod ignore;
 pub mod parse;
 pub mod platform;
 pub mod reference;
