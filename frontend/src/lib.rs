@@ -12,8 +12,10 @@
 //! done, and whether it must be done at all, is the builder's business.
 
 pub mod ast;
+pub mod config;
 mod expand;
 pub mod gofmt;
+pub mod graph;
 pub mod ignore;
 pub mod parse;
 pub mod platform;
