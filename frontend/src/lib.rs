@@ -17,6 +17,7 @@ mod expand;
 pub mod gofmt;
 pub mod graph;
 pub mod ignore;
+pub mod lower;
 pub mod parse;
 pub mod platform;
 pub mod reference;

@@ -1,0 +1,268 @@
+//! What a stage has come to: its file system, environment and image, changed by one instruction after the other.
+
+use crate::config::RuntimeConfig;
+use crate::expand::{Lexer, Scope};
+use crate::graph::VertexId;
+use crate::ignore::clean_path;
+use crate::source::LineRange;
+
+use super::from::BaseImage;
+
+/// PATH if the base has none (features.md 1.7).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The state of a stage. Stages that start from it take a copy.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StageState {
+    /// The file system; `None` is scratch.
+    pub(super) root: Option<VertexId>,
+    /// ENV and ARG, as steps see them.
+    pub(super) scope: Scope,
+    /// ARGs declared so far, those of base stages first, with their values at that point.
+    pub(super) args: Vec<(String, String)>,
+    /// The image.
+    pub(super) image: StageImage,
+    /// Whether this stage itself has a CMD.
+    pub(super) has_own_cmd: bool,
+    /// Numbering of its steps.
+    pub(super) steps: Steps,
+}
+
+/// The image that a stage would be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StageImage {
+    /// The config document of the base image, if there is one.
+    pub(super) document: Option<serde_json::Value>,
+    /// The `config` member.
+    pub(super) config: RuntimeConfig,
+    /// The author.
+    pub(super) author: Option<String>,
+    /// History: `created_by`, and the vertex (of the builder) that makes the layer.
+    pub(super) history: Vec<(String, Option<VertexId>)>,
+}
+
+impl StageImage {
+    /// The image of something that is none: scratch or a directory.
+    pub(super) fn empty() -> Self {
+        let mut image = Self::default();
+        image.config.working_dir = "/".to_owned();
+        image
+    }
+
+    /// An image as its base left it. Triggers are not handed on.
+    pub(super) fn of(base: BaseImage) -> Self {
+        let mut image = Self {
+            document: Some(base.document),
+            config: base.config,
+            author: base.author,
+            history: Vec::new(),
+        };
+        image.config.on_build = None;
+        image
+    }
+
+    /// The environment as pairs.
+    fn environment(&self) -> Vec<(String, String)> {
+        let entries = self.config.env.iter().flatten();
+        entries
+            .map(|entry| {
+                let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+                (name.to_owned(), value.to_owned())
+            })
+            .collect()
+    }
+
+    /// Sets a variable: a known one keeps its place.
+    pub(super) fn set_env(&mut self, name: &str, value: &str) {
+        let entry = format!("{name}={value}");
+        let env = self.config.env.get_or_insert_default();
+        let known = env
+            .iter_mut()
+            .find(|known| known.split_once('=').map_or(known.as_str(), |(n, _)| n) == name);
+        match known {
+            Some(known) => *known = entry,
+            None => env.push(entry),
+        }
+    }
+}
+
+impl StageState {
+    /// A state to start from, out of a base.
+    pub(super) fn new(root: Option<VertexId>, image: StageImage) -> Self {
+        Self {
+            root,
+            image,
+            ..Self::default()
+        }
+    }
+
+    /// Makes the state that a stage begins with out of that of its base.
+    pub(super) fn begin(mut self, steps: Steps) -> Self {
+        self.steps = steps;
+        self.has_own_cmd = false;
+        self.image.config.on_build = None;
+        let environment = self.image.environment();
+        if !environment.iter().any(|(name, _)| name == "PATH") {
+            self.image.set_env("PATH", DEFAULT_PATH);
+        }
+        for (name, value) in self.image.environment() {
+            self.scope.set(name, value);
+        }
+        if !self.image.config.working_dir.is_empty() {
+            self.image.config.working_dir = self.resolve_directory("");
+        }
+        self
+    }
+
+    /// The working directory, absolute.
+    pub(super) fn directory(&self) -> String {
+        self.resolve_directory("")
+    }
+
+    /// A path seen from the working directory, clean.
+    pub(super) fn resolve_directory(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            return clean_path(path);
+        }
+        clean_path(&format!("/{}/{path}", self.image.config.working_dir))
+    }
+
+    /// A destination: like a directory, but a slash (or `/.`) at its end stays as a slash, since it says that a
+    /// directory is meant. `.` and nothing are directories.
+    pub(super) fn resolve_destination(&self, path: &str) -> String {
+        let clean = self.resolve_directory(path);
+        let is_directory = matches!(path, "" | ".") || path.ends_with('/') || path.ends_with("/.");
+        if is_directory && clean != "/" {
+            return format!("{clean}/");
+        }
+        clean
+    }
+
+    /// Notes an instruction that adds no layer.
+    pub(super) fn record(&mut self, created_by: String) {
+        self.image.history.push((created_by, None));
+    }
+
+    /// Notes an instruction whose layer is the new file system.
+    pub(super) fn record_layer(&mut self, created_by: String, root: VertexId) {
+        self.root = Some(root);
+        self.image.history.push((created_by, Some(root)));
+    }
+}
+
+/// Numbers the steps of a stage as progress shows them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steps {
+    /// The stage's name; empty if there is but one stage.
+    pub(super) label: String,
+    /// How many steps there are.
+    pub(super) total: usize,
+    /// How many were shown.
+    pub(super) shown: usize,
+}
+
+impl Steps {
+    /// Counts a step.
+    pub(super) fn advance(&mut self) {
+        self.shown += 1;
+    }
+
+    /// The name of the current step: `[stage 2/10] RUN …`.
+    pub(super) fn name(&self, text: &str, is_trigger: bool) -> String {
+        if self.total == 0 {
+            return text.to_owned();
+        }
+        let label = match self.label.as_str() {
+            "" => String::new(),
+            label => format!("{label} "),
+        };
+        let width = self.total.to_string().len();
+        let onbuild = if is_trigger { "ONBUILD " } else { "" };
+        let Self { total, shown, .. } = self;
+        format!("[{label}{shown:>width$}/{total}] {onbuild}{text}")
+    }
+}
+
+/// An instruction as progress shows it: variables expanded (or, if that fails, as written), the keyword in upper case.
+pub(super) fn display(lexer: Lexer, text: &str, scope: &Scope) -> String {
+    let shown = lexer
+        .expand(text, scope)
+        .unwrap_or_else(|_unexpandable| text.to_owned());
+    match shown.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => shown.to_uppercase(),
+    }
+}
+
+/// Where a step comes from: lines and the stage's name.
+pub(super) fn origin(lines: LineRange, steps: &Steps) -> crate::graph::Origin {
+    crate::graph::Origin {
+        lines,
+        stage: (!steps.label.is_empty()).then(|| steps.label.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_directory(directory: &str) -> StageState {
+        let mut state = StageState::default();
+        state.image.config.working_dir = directory.to_owned();
+        state
+    }
+
+    #[test]
+    fn destinations_keep_what_says_directory() {
+        let state = in_directory("/w");
+        for (path, want) in [
+            ("a", "/w/a"),
+            ("a/", "/w/a/"),
+            ("a/.", "/w/a/"),
+            (".", "/w/"),
+            ("", "/w/"),
+            ("..", "/"),
+            ("/", "/"),
+            ("/.", "/"),
+            ("/a//b/../c", "/a/c"),
+        ] {
+            assert_eq!(state.resolve_destination(path), want, "{path}");
+        }
+        assert_eq!(in_directory("").resolve_directory("rel"), "/rel");
+    }
+
+    #[test]
+    fn step_numbers_are_aligned() {
+        let mut steps = Steps {
+            label: "t".into(),
+            total: 11,
+            shown: 0,
+        };
+        steps.advance();
+        assert_eq!(steps.name("RUN x", false), "[t  1/11] RUN x");
+        assert_eq!(steps.name("RUN x", true), "[t  1/11] ONBUILD RUN x");
+        assert_eq!(Steps::default().name("FROM x", false), "FROM x");
+    }
+
+    #[test]
+    fn instructions_are_shown_expanded() {
+        let mut scope = Scope::default();
+        scope.set("A", "v");
+        let lexer = Lexer::new('\\');
+        assert_eq!(display(lexer, "copy $A \"x\"", &scope), "COPY v x");
+        assert_eq!(
+            display(lexer.for_display(), "run echo \"$A$B\"", &scope),
+            "RUN echo \"v$B\""
+        );
+        assert_eq!(display(lexer, "run echo 'x", &scope), "RUN echo 'x");
+    }
+
+    #[test]
+    fn known_variables_keep_their_place() {
+        let mut image = StageImage::empty();
+        image.set_env("A", "1");
+        image.set_env("B", "2");
+        image.set_env("A", "3");
+        assert_eq!(image.config.env.unwrap(), ["A=3", "B=2"]);
+    }
+}
