@@ -40,3 +40,11 @@
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |
 //! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
 
+pub mod blob;
+pub mod claim;
+pub mod digest;
+pub mod io;
+pub mod lease;
+pub mod mounts;
+pub mod root;
+pub mod tag;

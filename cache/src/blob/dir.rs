@@ -1,0 +1,114 @@
+//! Blobs as files named by their digest.
+//!
+//! # Failure
+//!
+//! Blobs are not synced one by one. After a power cut a file system may have kept a name and lost the bytes; such a file
+//! is empty, and an empty file is a blob only under the digest of nothing.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+
+use super::writer::FileWriter;
+use super::{BlobError, BlobStore, BlobWriter, ReadSeek};
+use crate::digest::Digest;
+use crate::root::StatePaths;
+
+/// Digest of no bytes.
+const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// The blobs of a state directory.
+#[derive(Clone, Debug)]
+pub struct DirStore {
+    directory: PathBuf,
+}
+
+impl DirStore {
+    /// The store of a state directory. Touches nothing.
+    pub fn new(paths: &StatePaths) -> Self {
+        Self {
+            directory: paths.blobs(),
+        }
+    }
+
+    /// Size of a blob in bytes, if it is there.
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let path = self.directory.join(digest.hex());
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(is_whole(digest, metadata.len()).then_some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(BlobError::Io {
+                attempt: "open",
+                path,
+                source,
+            }),
+        }
+    }
+}
+
+fn is_whole(digest: &Digest, size: u64) -> bool {
+    size > 0 || digest.as_str() == EMPTY
+}
+
+impl BlobStore for DirStore {
+    fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
+        Ok(self.size(digest)?.is_some())
+    }
+
+    fn open(&self, digest: &Digest) -> Result<Option<Box<dyn ReadSeek>>, BlobError> {
+        let path = self.directory.join(digest.hex());
+        let fail = |attempt, source| {
+            let path = path.clone();
+            BlobError::Io {
+                attempt,
+                path,
+                source,
+            }
+        };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(fail("open", source)),
+        };
+        let size = file
+            .metadata()
+            .map_err(|source| fail("examine", source))?
+            .len();
+        Ok(is_whole(digest, size).then(|| Box::new(file) as Box<dyn ReadSeek>))
+    }
+
+    fn writer(&self) -> Result<Box<dyn BlobWriter>, BlobError> {
+        Ok(Box::new(FileWriter::create(&self.directory)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    #[test]
+    fn keeps_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(&StatePaths::new(dir.path()));
+        contract::all(&store);
+        let left = crate::io::names_in(&dir.path().join("blobs/sha256")).unwrap();
+        assert!(left.iter().all(|name| name.len() == 64), "{left:?}");
+        let all = fs::read_dir(dir.path().join("blobs/sha256"))
+            .unwrap()
+            .count();
+        assert_eq!(all, left.len(), "temporary files are gone");
+    }
+
+    #[test]
+    fn a_file_that_lost_its_bytes_is_no_blob_and_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(&StatePaths::new(dir.path()));
+        let digest = contract::put(&store, b"text");
+        fs::write(dir.path().join("blobs/sha256").join(digest.hex()), b"").unwrap();
+        assert!(!store.contains(&digest).unwrap());
+        assert!(store.open(&digest).unwrap().is_none());
+        assert_eq!(contract::put(&store, b"text"), digest);
+        assert_eq!(store.size(&digest).unwrap(), Some(4));
+    }
+}

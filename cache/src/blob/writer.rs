@@ -1,0 +1,78 @@
+//! Writes a blob into a file: hashes on the way, verifies, then gives the file its name.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{BlobError, BlobWriter};
+use crate::digest::Digest;
+use crate::io::{IoError, Staged};
+
+/// A blob being written into a directory.
+pub(super) struct FileWriter {
+    staged: Staged,
+    hash: Sha256,
+    size: u64,
+    directory: PathBuf,
+}
+
+impl FileWriter {
+    /// Starts a blob; makes the directory if it is missing.
+    pub(super) fn create(directory: &Path) -> Result<Self, BlobError> {
+        Ok(Self {
+            staged: Staged::create(directory)?,
+            hash: Sha256::new(),
+            size: 0,
+            directory: directory.to_owned(),
+        })
+    }
+}
+
+impl From<IoError> for BlobError {
+    fn from(error: IoError) -> Self {
+        let IoError {
+            attempt,
+            path,
+            source,
+        } = error;
+        Self::Io {
+            attempt,
+            path,
+            source,
+        }
+    }
+}
+
+impl Write for FileWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.staged.write(bytes)?;
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter for FileWriter {
+    fn commit(self: Box<Self>, expected: Option<&Digest>) -> Result<(Digest, u64), BlobError> {
+        let found = Digest::from_hash(self.hash.finalize().into());
+        if let Some(expected) = expected
+            && *expected != found
+        {
+            let expected = expected.clone();
+            return Err(BlobError::Mismatch { expected, found });
+        }
+        let target = self.directory.join(found.hex());
+        // A file of that name and size is that blob; one of another size lost its bytes in a power cut.
+        let is_there = fs::symlink_metadata(&target).is_ok_and(|there| there.len() == self.size);
+        if !is_there {
+            self.staged.publish(&target)?;
+        }
+        Ok((found, self.size))
+    }
+}

@@ -1,0 +1,186 @@
+//! Leases: what a running build uses stays, and what a dead one was making goes.
+//!
+//! A build holds an flock on `leases/ID` for its life; the lines of that file are the layers it pins. Its unfinished
+//! work lies in `work/ID`. A lease that can be locked belongs to nobody any more: its work is deleted with it.
+//!
+//! Names are never used twice by living builds, so a dead lease may be unlinked while its lock is held; a build that
+//! finds its new lease gone before it got the lock takes another name.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use crate::claim::{LockMode, Wait, lock, names_same_file};
+use crate::digest::{DiffId, Digest};
+use crate::io::{Attempt, IoError, make_private_dir, names_in};
+use crate::root::StatePaths;
+
+/// A running build's hold on the store. Dropped, it removes its work and itself.
+#[derive(Debug)]
+pub struct Lease {
+    file: File,
+    path: PathBuf,
+    work: PathBuf,
+    pinned: Mutex<BTreeSet<DiffId>>,
+}
+
+impl Lease {
+    /// Takes a new lease, after removing what dead builds left.
+    pub fn acquire(paths: &StatePaths) -> Result<Self, IoError> {
+        sweep(paths)?;
+        let directory = paths.leases();
+        let mut count = 0u64;
+        loop {
+            let id = format!("{}-{count}", std::process::id());
+            count += 1;
+            let path = directory.join(&id);
+            let opened = OpenOptions::new()
+                .append(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path);
+            let file = match opened {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.exists() => {
+                    make_private_dir(&directory)?;
+                    continue;
+                }
+                Err(error) => return Err(error).attempt("create", &path),
+            };
+            let is_ours = lock(&file, &path, LockMode::Exclusive, Wait::Never)?
+                && names_same_file(&path, &file)?;
+            if is_ours {
+                let work = paths.work().join(&id);
+                let pinned = Mutex::default();
+                return Ok(Self {
+                    file,
+                    path,
+                    work,
+                    pinned,
+                });
+            }
+        }
+    }
+
+    /// The directory for unfinished work, made when first asked for.
+    pub fn work(&self) -> Result<PathBuf, IoError> {
+        make_private_dir(&self.work)?;
+        Ok(self.work.clone())
+    }
+
+    /// Keeps a layer from being collected while this build runs.
+    pub fn pin(&self, diff_id: &DiffId) -> Result<(), IoError> {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !pinned.insert(diff_id.clone()) {
+            return Ok(());
+        }
+        (&self.file)
+            .write_all(format!("{diff_id}\n").as_bytes())
+            .attempt("write", &self.path)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if fs::remove_dir_all(&self.work).is_ok() || !self.work.exists() {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// The layers that running builds pin.
+pub fn pinned(paths: &StatePaths) -> Result<BTreeSet<DiffId>, IoError> {
+    let directory = paths.leases();
+    let mut pinned = BTreeSet::new();
+    for name in names_in(&directory)? {
+        let path = directory.join(name);
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        if lock(&file, &path, LockMode::Shared, Wait::Never)? {
+            continue;
+        }
+        let lines = crate::io::read_if_present(&path)?.unwrap_or_default();
+        let lines = String::from_utf8_lossy(&lines).into_owned();
+        pinned.extend(
+            lines
+                .lines()
+                .filter_map(|line| line.parse::<Digest>().ok().map(DiffId)),
+        );
+    }
+    Ok(pinned)
+}
+
+/// Removes leases of dead builds and their work. What cannot be removed now stays for the next time.
+pub fn sweep(paths: &StatePaths) -> Result<(), IoError> {
+    let directory = paths.leases();
+    for name in names_in(&directory)? {
+        let path = directory.join(&name);
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        if !lock(&file, &path, LockMode::Exclusive, Wait::Never)? || !names_same_file(&path, &file)?
+        {
+            continue;
+        }
+        let work = paths.work().join(&name);
+        match fs::remove_dir_all(&work) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(path = %work.display(), %error, "left over work stays");
+            }
+            Ok(()) | Err(_) => fs::remove_file(&path).attempt("remove", &path)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_pins_while_it_lives_and_takes_its_work_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let lease = Lease::acquire(&paths).unwrap();
+        let second = Lease::acquire(&paths).unwrap();
+        let layer = DiffId(Digest::of(b"layer"));
+        lease.pin(&layer).unwrap();
+        lease.pin(&layer).unwrap();
+        second.pin(&DiffId(Digest::of(b"other"))).unwrap();
+        assert_eq!(pinned(&paths).unwrap().len(), 2);
+
+        let work = lease.work().unwrap();
+        fs::create_dir(work.join("half")).unwrap();
+        drop(lease);
+        assert!(!work.exists());
+        drop(second);
+        assert_eq!(pinned(&paths).unwrap(), BTreeSet::new());
+        assert!(names_in(&paths.leases()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_work_of_a_dead_build_goes_with_the_next_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        fs::create_dir_all(paths.leases()).unwrap();
+        fs::create_dir_all(paths.work().join("77-0/x")).unwrap();
+        let dead = DiffId(Digest::of(b"layer"));
+        fs::write(paths.leases().join("77-0"), format!("{dead}\n")).unwrap();
+        assert_eq!(
+            pinned(&paths).unwrap(),
+            BTreeSet::new(),
+            "the dead pin nothing"
+        );
+        let living = Lease::acquire(&paths).unwrap();
+        let work = living.work().unwrap();
+        sweep(&paths).unwrap();
+        assert!(work.exists(), "the living keep their work");
+        assert!(!paths.work().join("77-0").exists());
+        assert_eq!(names_in(&paths.leases()).unwrap().len(), 1);
+    }
+}

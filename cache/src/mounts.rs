@@ -1,0 +1,374 @@
+//! Cache mounts: directories that outlive builds, shared by steps in one of three ways.
+//!
+//! # Layout
+//!
+//! ```text
+//! cache-mounts/HASH/      one folder an identity (id, first content, owner, mode: the caller's text)
+//!   lock                    flock, held while directories are made or given up
+//!   current                 the number of the first directory in use; 0 if missing
+//!   N/                      a directory
+//!   N.lock                  flock of its users: shared or exclusive
+//!   N.ready                 its first content is complete
+//! ```
+//!
+//! Users that share take `current` with a shared lock, users that lock it take it with an exclusive one, private users
+//! take the first directory from `current` on that nobody uses, and make one if there is none. Starting empty makes a
+//! new directory the current one; later builds go on with it.
+//!
+//! # Concurrency
+//!
+//! All directories of a step are locked in the order of their identities, so two steps never wait for each other. The
+//! locks can be handed to the step's sandbox: a directory stays locked until the step's last process has ended.
+//!
+//! # Failure
+//!
+//! A directory without `N.ready` was given up before its first content was complete: it is emptied and begun again.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::claim::{LockMode, Wait, lock, lock_file};
+use crate::digest::hex;
+use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
+use crate::root::StatePaths;
+
+/// What two users at once get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sharing {
+    /// The same directory.
+    Shared,
+    /// The second waits.
+    Locked,
+    /// The second gets another directory.
+    Private,
+}
+
+/// Which content a user begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// What earlier users left.
+    Kept,
+    /// Nothing; later users go on with the new directory.
+    Empty,
+}
+
+/// A cache mount that a step asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountRequest {
+    /// Everything that makes it this cache and no other.
+    pub identity: String,
+    /// How it is used.
+    pub sharing: Sharing,
+    /// What it begins with.
+    pub start: Start,
+}
+
+/// A directory locked for a step; given back when dropped.
+#[derive(Debug)]
+#[must_use = "a dropped directory is given back"]
+pub struct MountDirectory {
+    path: PathBuf,
+    lock: File,
+    sharing: Sharing,
+    is_new: bool,
+}
+
+impl MountDirectory {
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is empty and waits for its first content, owner and mode. It is locked exclusively until
+    /// [`MountDirectory::ready`] is called.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Says that the first content is complete.
+    pub fn ready(&mut self) -> Result<(), IoError> {
+        if !self.is_new {
+            return Ok(());
+        }
+        write_whole(&self.path.with_extension("ready"), b"")?;
+        self.is_new = false;
+        if self.sharing == Sharing::Shared {
+            let path = self.path.with_extension("lock");
+            flock(&self.lock, FlockOperation::LockShared).attempt("lock", &path)?;
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for MountDirectory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
+    }
+}
+
+/// The directories of one step.
+#[derive(Debug)]
+pub struct StepMounts {
+    /// The directories, one an identity.
+    pub directories: Vec<MountDirectory>,
+    /// For each request its directory: several mounts of one identity in a step are one directory.
+    pub places: Vec<usize>,
+}
+
+/// Locks directories for the mounts of one step. `None` if waiting was cancelled.
+pub fn acquire(
+    paths: &StatePaths,
+    requests: &[MountRequest],
+    wait: Wait<'_>,
+) -> Result<Option<StepMounts>, IoError> {
+    let mut wanted: Vec<MountRequest> = Vec::new();
+    for request in requests {
+        match wanted.iter_mut().find(|w| w.identity == request.identity) {
+            // A step must not wait for itself: the strictest wish of its mounts holds for all.
+            Some(same) => {
+                same.sharing = same.sharing.max(request.sharing);
+                if request.start == Start::Empty {
+                    same.start = Start::Empty;
+                }
+            }
+            None => wanted.push(request.clone()),
+        }
+    }
+    wanted.sort_by(|a, b| a.identity.cmp(&b.identity));
+    let mut directories = Vec::new();
+    for request in &wanted {
+        match acquire_one(paths, request, wait)? {
+            Some(directory) => directories.push(directory),
+            None => return Ok(None),
+        }
+    }
+    let places = requests
+        .iter()
+        .filter_map(|request| wanted.iter().position(|w| w.identity == request.identity))
+        .collect();
+    Ok(Some(StepMounts {
+        directories,
+        places,
+    }))
+}
+
+fn acquire_one(
+    paths: &StatePaths,
+    request: &MountRequest,
+    wait: Wait<'_>,
+) -> Result<Option<MountDirectory>, IoError> {
+    let folder = Folder {
+        path: paths.cache_mounts().join(hex(
+            &blake3::hash(request.identity.as_bytes()).as_bytes()[..16]
+        )),
+    };
+    let Some(guard) = lock_file(&folder.path.join("lock"), LockMode::Exclusive, wait)? else {
+        return Ok(None);
+    };
+    if request.start == Start::Empty {
+        folder.start_anew()?;
+    }
+    let current = folder.current()?;
+    if request.sharing == Sharing::Private {
+        // Ends: there are finitely many directories, and one that is made now has no user.
+        for number in current.. {
+            if let Some(taken) = folder.take(number, request.sharing, Wait::Never)? {
+                return Ok(Some(taken));
+            }
+        }
+    }
+    // While waiting for a user to end, others must be able to take private directories or start anew.
+    drop(guard);
+    folder.take(current, request.sharing, wait)
+}
+
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn current(&self) -> Result<u64, IoError> {
+        let text = read_if_present(&self.path.join("current"))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.trim().parse().unwrap_or_default())
+    }
+
+    /// Makes a number current that no directory has, and removes the directories nobody uses.
+    fn start_anew(&self) -> Result<(), IoError> {
+        let numbers: Vec<u64> = names_in(&self.path)?
+            .iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect();
+        let next = numbers
+            .iter()
+            .map(|number| number + 1)
+            .max()
+            .unwrap_or_default()
+            .max(self.current()? + 1);
+        write_whole(&self.path.join("current"), next.to_string().as_bytes())?;
+        for number in numbers {
+            if let Some(unused) = self.take(number, Sharing::Private, Wait::Never)? {
+                fs::remove_file(unused.path.with_extension("ready")).ok();
+                fs::remove_dir_all(&unused.path).ok();
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        number: u64,
+        sharing: Sharing,
+        wait: Wait<'_>,
+    ) -> Result<Option<MountDirectory>, IoError> {
+        let path = self.path.join(number.to_string());
+        let lock_path = path.with_extension("lock");
+        loop {
+            let is_ready = path.with_extension("ready").exists();
+            let mode = match sharing {
+                Sharing::Shared if is_ready => LockMode::Shared,
+                Sharing::Shared | Sharing::Locked | Sharing::Private => LockMode::Exclusive,
+            };
+            let Some(file) = lock_file(&lock_path, mode, wait)? else {
+                return Ok(None);
+            };
+            let is_ready_now = path.with_extension("ready").exists();
+            if mode == LockMode::Shared && !is_ready_now {
+                continue;
+            }
+            if !is_ready_now {
+                empty(&path)?;
+            } else if mode == LockMode::Exclusive && sharing == Sharing::Shared {
+                // Somebody else completed it while we waited: share it.
+                if !lock(&file, &lock_path, LockMode::Shared, wait)? {
+                    return Ok(None);
+                }
+            }
+            return Ok(Some(MountDirectory {
+                path,
+                lock: file,
+                sharing,
+                is_new: !is_ready_now,
+            }));
+        }
+    }
+}
+
+fn empty(path: &Path) -> Result<(), IoError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).attempt("empty", path);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    make_private_dir(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    fn request(identity: &str, sharing: Sharing, start: Start) -> MountRequest {
+        MountRequest {
+            identity: identity.into(),
+            sharing,
+            start,
+        }
+    }
+
+    fn take(paths: &StatePaths, sharing: Sharing, start: Start) -> Option<MountDirectory> {
+        let canceled = AtomicBool::new(true);
+        let requests = [request("id", sharing, start)];
+        let wait = Wait::UntilCanceled(&canceled);
+        let mut taken = acquire(paths, &requests, wait).unwrap()?;
+        assert_eq!((taken.directories.len(), taken.places), (1, vec![0]));
+        taken.directories.pop()
+    }
+
+    #[test]
+    fn content_outlives_users_and_unfinished_first_content_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let first = take(&paths, Sharing::Shared, Start::Kept).unwrap();
+        assert!(first.is_new());
+        fs::write(first.path().join("half"), "x").unwrap();
+        drop(first);
+        let mut second = take(&paths, Sharing::Shared, Start::Kept).unwrap();
+        assert!(second.is_new());
+        assert_eq!(fs::read_dir(second.path()).unwrap().count(), 0);
+        fs::write(second.path().join("whole"), "x").unwrap();
+        second.ready().unwrap();
+        let third = take(&paths, Sharing::Shared, Start::Kept).unwrap();
+        assert!(!third.is_new());
+        assert_eq!(third.path(), second.path());
+        assert!(third.path().join("whole").exists());
+    }
+
+    #[test]
+    fn sharing_decides_what_a_second_user_gets() {
+        use Sharing::{Locked, Private, Shared};
+        let cases = [
+            (Shared, Shared, Some(true)),
+            (Shared, Locked, None),
+            (Locked, Shared, None),
+            (Locked, Locked, None),
+            (Private, Private, Some(false)),
+            (Shared, Private, Some(false)),
+        ];
+        for (first, second, expected) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StatePaths::new(dir.path());
+            let mut one = take(&paths, first, Start::Kept).unwrap();
+            one.ready().unwrap();
+            let two = take(&paths, second, Start::Kept);
+            let is_same = two.as_ref().map(|two| two.path() == one.path());
+            assert_eq!(is_same, expected, "{first:?} then {second:?}");
+            let path = one.path().to_owned();
+            drop((one, two));
+            let again = take(&paths, second, Start::Kept).unwrap();
+            assert_eq!(again.path(), path, "free again");
+        }
+    }
+
+    #[test]
+    fn starting_empty_leaves_users_alone_and_later_ones_go_on_with_the_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let mut old = take(&paths, Sharing::Locked, Start::Kept).unwrap();
+        old.ready().unwrap();
+        fs::write(old.path().join("old"), "x").unwrap();
+        let mut new = take(&paths, Sharing::Locked, Start::Empty).unwrap();
+        assert!(new.is_new());
+        new.ready().unwrap();
+        assert!(old.path().join("old").exists());
+        let (old_path, new_path) = (old.path().to_owned(), new.path().to_owned());
+        drop((old, new));
+        assert_eq!(
+            take(&paths, Sharing::Locked, Start::Kept).unwrap().path(),
+            new_path
+        );
+        let newest = take(&paths, Sharing::Locked, Start::Empty).unwrap();
+        assert_ne!(newest.path(), new_path);
+        assert!(!old_path.exists(), "unused directories are removed");
+    }
+
+    #[test]
+    fn a_step_does_not_wait_for_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let requests = [
+            request("b", Sharing::Locked, Start::Kept),
+            request("a", Sharing::Shared, Start::Kept),
+            request("b", Sharing::Shared, Start::Kept),
+        ];
+        let taken = acquire(&paths, &requests, Wait::Never).unwrap().unwrap();
+        assert_eq!(taken.directories.len(), 2);
+        assert_eq!(taken.places, [1, 0, 1]);
+    }
+}
