@@ -44,6 +44,7 @@ pub mod blob;
 pub mod claim;
 pub mod digest;
 pub mod io;
+pub mod key;
 pub mod lease;
 pub mod mounts;
 pub mod root;

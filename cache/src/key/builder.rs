@@ -1,0 +1,294 @@
+//! Makes keys out of named parts.
+//!
+//! A key is BLAKE3 over the key version, the domain and every part in order: name, kind and value, each with its length
+//! in front, so that no two different lists of parts give the same bytes. The parts are kept beside the key in a form a
+//! person can read, to tell later what made two keys differ.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{CacheKey, ContentDigest, hex};
+
+/// Enters every key. Another number makes every stored key unreachable: do so when the meaning of parts changes.
+const KEY_VERSION: &str = "build key 1";
+
+/// Longest value kept for explanation, in bytes; longer ones are cut and their hash appended.
+const LONGEST_SHOWN: usize = 160;
+
+/// A part of a key as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// What it is, such as `arg` or `source /src/main.c`.
+    pub name: String,
+    /// Its value, or a digest of it.
+    pub value: String,
+}
+
+/// The parts of a key in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Parts(pub Vec<Part>);
+
+/// How two keys differ: the first part that does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// A part has another value.
+    Changed {
+        /// Its name.
+        name: String,
+        /// Its value then.
+        before: String,
+        /// Its value now.
+        now: String,
+    },
+    /// A part is new.
+    Added(Part),
+    /// A part is gone.
+    Removed(Part),
+    /// The same parts in another order.
+    Reordered,
+}
+
+impl Parts {
+    /// What differs first from an earlier list. `None` if nothing does.
+    pub fn difference_from(&self, earlier: &Self) -> Option<Difference> {
+        for part in &self.0 {
+            if earlier.0.contains(part) {
+                continue;
+            }
+            let same_name = |other: &&Part| other.name == part.name && !self.0.contains(other);
+            return Some(match earlier.0.iter().find(same_name) {
+                Some(before) => Difference::Changed {
+                    name: part.name.clone(),
+                    before: before.value.clone(),
+                    now: part.value.clone(),
+                },
+                None => Difference::Added(part.clone()),
+            });
+        }
+        if let Some(gone) = earlier.0.iter().find(|part| !self.0.contains(part)) {
+            return Some(Difference::Removed(gone.clone()));
+        }
+        (self != earlier).then_some(Difference::Reordered)
+    }
+}
+
+/// A key being made.
+#[derive(Clone, Debug)]
+pub struct KeyBuilder {
+    hasher: blake3::Hasher,
+    parts: Parts,
+}
+
+/// Kinds of values; they enter the key, so that `"1"` and `1` differ. Changing a number breaks stored keys.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bytes = 1,
+    Number = 2,
+    Key = 3,
+    Content = 4,
+    Absent = 5,
+}
+
+impl KeyBuilder {
+    /// Starts a key of a domain, such as `exec` or `copy`: keys of two domains are never equal.
+    pub fn new(domain: &str) -> Self {
+        let mut builder = Self {
+            hasher: blake3::Hasher::new(),
+            parts: Parts::default(),
+        };
+        builder.framed(KEY_VERSION.as_bytes());
+        builder.framed(domain.as_bytes());
+        builder
+    }
+
+    /// Adds text.
+    pub fn text(&mut self, name: &str, value: &str) -> &mut Self {
+        self.add(name, Kind::Bytes, value.as_bytes(), || shown(value))
+    }
+
+    /// Adds bytes.
+    pub fn bytes(&mut self, name: &str, value: &[u8]) -> &mut Self {
+        self.add(name, Kind::Bytes, value, || {
+            shown(&String::from_utf8_lossy(value))
+        })
+    }
+
+    /// Adds a number.
+    pub fn number(&mut self, name: &str, value: i128) -> &mut Self {
+        self.add(name, Kind::Number, &value.to_le_bytes(), || {
+            value.to_string()
+        })
+    }
+
+    /// Adds another key.
+    pub fn key(&mut self, name: &str, value: &CacheKey) -> &mut Self {
+        self.add(name, Kind::Key, &value.0, || value.hex())
+    }
+
+    /// Adds the digest of some content.
+    pub fn content(&mut self, name: &str, value: &ContentDigest) -> &mut Self {
+        self.add(name, Kind::Content, &value.0, || hex(&value.0))
+    }
+
+    /// Adds the fact that something is not there.
+    pub fn absent(&mut self, name: &str) -> &mut Self {
+        self.add(name, Kind::Absent, &[], || "absent".to_owned())
+    }
+
+    /// The key.
+    pub fn finish(&self) -> CacheKey {
+        CacheKey(*self.hasher.finalize().as_bytes())
+    }
+
+    /// The parts added, for explanation.
+    pub fn into_parts(self) -> Parts {
+        self.parts
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        kind: Kind,
+        value: &[u8],
+        show: impl Fn() -> String,
+    ) -> &mut Self {
+        self.framed(name.as_bytes());
+        self.hasher.update(&[kind as u8]);
+        self.framed(value);
+        self.parts.0.push(Part {
+            name: name.to_owned(),
+            value: show(),
+        });
+        self
+    }
+
+    fn framed(&mut self, bytes: &[u8]) {
+        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        self.hasher.update(bytes);
+    }
+}
+
+fn shown(value: &str) -> String {
+    if value.len() <= LONGEST_SHOWN {
+        return value.to_owned();
+    }
+    let cut = value.floor_char_boundary(LONGEST_SHOWN);
+    let hash = hex(&blake3::hash(value.as_bytes()).as_bytes()[..8]);
+    format!("{}… ({} bytes, {hash})", &value[..cut], value.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> KeyBuilder {
+        let mut builder = KeyBuilder::new("exec");
+        builder
+            .text("arg", "make")
+            .bytes("data", &[0, 255])
+            .number("uid", -1)
+            .key("root", &CacheKey([7; 32]))
+            .content("file", &ContentDigest([8; 32]))
+            .absent("passwd");
+        builder
+    }
+
+    #[test]
+    fn keys_are_pinned() {
+        // Another value here means that every store loses its records: raise the version and say so.
+        assert_eq!(
+            example().finish().hex(),
+            "89ea611d24cb54850205146db46dfa7e54c082d681b23c66627d7ac830691848"
+        );
+    }
+
+    #[test]
+    fn no_two_lists_of_parts_give_one_key() {
+        let key = |domain: &str, parts: &[(&str, &str)]| {
+            let mut builder = KeyBuilder::new(domain);
+            for (name, value) in parts {
+                builder.text(name, value);
+            }
+            builder.finish()
+        };
+        let all = [
+            key("a", &[]),
+            key("b", &[]),
+            key("a", &[("x", "")]),
+            key("a", &[("", "x")]),
+            key("a", &[("x", "y"), ("z", "")]),
+            key("a", &[("x", "yz")]),
+            key("a", &[("xy", "z")]),
+            key("a", &[("z", ""), ("x", "y")]),
+            KeyBuilder::new("a").number("x", 0).finish(),
+            KeyBuilder::new("a").bytes("x", &[0; 16]).finish(),
+            KeyBuilder::new("a").key("x", &CacheKey([0; 32])).finish(),
+            KeyBuilder::new("a")
+                .content("x", &ContentDigest([0; 32]))
+                .finish(),
+            KeyBuilder::new("a").bytes("x", &[0; 32]).finish(),
+            KeyBuilder::new("a").absent("x").finish(),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn differences_name_the_part() {
+        let parts = |list: &[(&str, &str)]| {
+            let part = |(name, value): &(&str, &str)| Part {
+                name: (*name).into(),
+                value: (*value).into(),
+            };
+            Parts(list.iter().map(part).collect())
+        };
+        let part = |name: &str, value: &str| Part {
+            name: name.into(),
+            value: value.into(),
+        };
+        let old = parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=1")]);
+        let cases = [
+            (
+                parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=1")]),
+                None,
+            ),
+            (
+                parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=2")]),
+                Some(Difference::Changed {
+                    name: "env".into(),
+                    before: "B=1".into(),
+                    now: "B=2".into(),
+                }),
+            ),
+            (
+                parts(&[
+                    ("arg", "make"),
+                    ("user", "u"),
+                    ("env", "A=1"),
+                    ("env", "B=1"),
+                ]),
+                Some(Difference::Added(part("user", "u"))),
+            ),
+            (
+                parts(&[("arg", "make"), ("env", "A=1")]),
+                Some(Difference::Removed(part("env", "B=1"))),
+            ),
+            (
+                parts(&[("arg", "make"), ("env", "B=1"), ("env", "A=1")]),
+                Some(Difference::Reordered),
+            ),
+        ];
+        for (new, expected) in cases {
+            assert_eq!(new.difference_from(&old), expected);
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_for_show_and_still_told_apart() {
+        let long = "é".repeat(200);
+        let one = shown(&long);
+        let two = shown(&format!("{long}x"));
+        assert!(one.len() < 220, "{one}");
+        assert_ne!(one, two);
+    }
+}

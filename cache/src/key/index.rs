@@ -1,0 +1,554 @@
+//! The database: keys to records, and small memos.
+//!
+//! Everything in it can be made again, so losing it costs cache hits and nothing else: a database that SQLite finds
+//! damaged, or that has another version, is set aside and a new one begun.
+//!
+//! # Concurrency
+//!
+//! WAL, so readers never wait. Every write is one short BEGIN IMMEDIATE transaction (plain BEGIN fails at the first
+//! write when two upgrade at once). Memos and times of last use wait in memory and are written together by
+//! [`Keys::flush`], or with the next record, or when there are many: a build that ran nothing writes nothing while it
+//! runs.
+//!
+//! # Durability
+//!
+//! Nothing is synced. Rows carry their own check (`key::record`). No checkpoint on close: it would make
+//! the last of several processes pay for all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+
+use super::record::{Record, Row, check};
+use crate::digest::CacheKey;
+use crate::io::make_private_dir;
+use crate::root::StatePaths;
+
+/// `user_version` of the database. Raise it when tables change: older databases are set aside.
+const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS record (
+        key BLOB PRIMARY KEY, step TEXT NOT NULL, name TEXT NOT NULL, layers BLOB NOT NULL,
+        created_ms INTEGER NOT NULL, cost_ms INTEGER NOT NULL, parts TEXT NOT NULL,
+        used_ms INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS record_step ON record(step, created_ms);
+    CREATE TABLE IF NOT EXISTS memo (
+        key BLOB PRIMARY KEY, value BLOB NOT NULL, used_ms INTEGER NOT NULL, digest BLOB NOT NULL
+        ) WITHOUT ROWID;";
+
+/// How long a writer waits for other writers. Transactions take well under a millisecond; a process stopped in the
+/// middle of one must not fail a build at once.
+const BUSY: Duration = Duration::from_secs(20);
+
+/// Pages in the log before it is folded into the database: few, because the first reader after the last one left reads
+/// the whole log.
+const LOG_PAGES: u32 = 128;
+
+/// Memos and uses kept in memory before they are written.
+const PENDING: usize = 4096;
+
+/// Why the database could not answer. Callers treat it as a miss and say so.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// SQLite said no.
+    #[error("cannot {attempt} the cache database `{path}`")]
+    Database {
+        /// What was tried.
+        attempt: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A record has values that cannot be stored.
+    #[error("the record of `{step}` cannot be stored")]
+    Unstorable {
+        /// Its step.
+        step: String,
+    },
+}
+
+/// Keys and what they point to. Opened at the first question. Shared by threads.
+#[derive(Debug)]
+pub struct Keys {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<Connection>,
+    memos: BTreeMap<CacheKey, Vec<u8>>,
+    used_records: BTreeSet<CacheKey>,
+    used_memos: BTreeSet<CacheKey>,
+    set_aside: Option<PathBuf>,
+}
+
+impl Keys {
+    /// The keys of a state directory. Touches nothing yet.
+    pub fn new(paths: &StatePaths) -> Self {
+        Self {
+            path: paths.database(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The record of a key.
+    pub fn lookup(&self, key: &CacheKey) -> Result<Option<Record>, KeyError> {
+        let mut state = self.lock();
+        let row = self.with(&mut state, "read", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT step, name, layers, created_ms, cost_ms, parts, digest
+                     FROM record WHERE key = ?1",
+                )?
+                .query_row([&key.0[..]], row_from)
+                .optional()
+        })?;
+        let record = row.and_then(|row| row.into_record(key));
+        if record.is_some() {
+            state.used_records.insert(*key);
+        }
+        Ok(record)
+    }
+
+    /// The newest record of a step, for telling what changed since.
+    pub fn latest_of_step(&self, step: &str) -> Result<Option<(CacheKey, Record)>, KeyError> {
+        let mut state = self.lock();
+        let found = self.with(&mut state, "read", |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT step, name, layers, created_ms, cost_ms, parts, digest, key
+                     FROM record WHERE step = ?1 ORDER BY created_ms DESC LIMIT 1",
+                )?
+                .query_row([step], |row| {
+                    Ok((row_from(row)?, row.get::<_, [u8; 32]>(7)?))
+                })
+                .optional()
+        })?;
+        Ok(found.and_then(|(row, key)| {
+            let key = CacheKey(key);
+            Some((key, row.into_record(&key)?))
+        }))
+    }
+
+    /// Stores a record, in place of an older one of its key, and whatever waited to be written.
+    pub fn record(&self, key: &CacheKey, record: &Record) -> Result<(), KeyError> {
+        let row = Row::of(key, record).ok_or_else(|| KeyError::Unstorable {
+            step: record.step.clone(),
+        })?;
+        let mut state = self.lock();
+        self.write_pending(&mut state, record.created_ms, Some((key, &row)))
+    }
+
+    /// Removes the record of a key, because what it points to is gone.
+    pub fn forget(&self, key: &CacheKey) -> Result<(), KeyError> {
+        let mut state = self.lock();
+        state.used_records.remove(key);
+        self.with(&mut state, "write", |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute("DELETE FROM record WHERE key = ?1", [&key.0[..]])?;
+            transaction.commit()
+        })
+    }
+
+    /// A remembered value.
+    pub fn memo(&self, key: &CacheKey) -> Result<Option<Vec<u8>>, KeyError> {
+        let mut state = self.lock();
+        if let Some(value) = state.memos.get(key) {
+            return Ok(Some(value.clone()));
+        }
+        let found: Option<(Vec<u8>, Vec<u8>)> = self.with(&mut state, "read", |connection| {
+            connection
+                .prepare_cached("SELECT value, digest FROM memo WHERE key = ?1")?
+                .query_row([&key.0[..]], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })?;
+        let value =
+            found.and_then(|(value, digest)| (digest == check(&[&key.0, &value])).then_some(value));
+        if value.is_some() {
+            state.used_memos.insert(*key);
+        }
+        Ok(value)
+    }
+
+    /// Remembers a small value. Written later.
+    pub fn remember(&self, key: &CacheKey, value: &[u8], now_ms: u64) -> Result<(), KeyError> {
+        let mut state = self.lock();
+        state.memos.insert(*key, value.to_owned());
+        if state.memos.len() + state.used_records.len() + state.used_memos.len() < PENDING {
+            return Ok(());
+        }
+        self.write_pending(&mut state, now_ms, None)
+    }
+
+    /// Writes what waits: new memos and times of last use. For builds that ran something; one that did not may skip it
+    /// and lose nothing but these.
+    pub fn flush(&self, now_ms: u64) -> Result<(), KeyError> {
+        let mut state = self.lock();
+        let is_clean =
+            state.memos.is_empty() && state.used_records.is_empty() && state.used_memos.is_empty();
+        if is_clean {
+            return Ok(());
+        }
+        self.write_pending(&mut state, now_ms, None)
+    }
+
+    /// Whether memos wait that a later build would miss.
+    pub fn has_pending_memos(&self) -> bool {
+        !self.lock().memos.is_empty()
+    }
+
+    /// Where a damaged or foreign database was moved to, if that happened since the last call: something to tell.
+    pub fn take_set_aside(&self) -> Option<PathBuf> {
+        self.lock().set_aside.take()
+    }
+
+    fn write_pending(
+        &self,
+        state: &mut State,
+        now_ms: u64,
+        record: Option<(&CacheKey, &Row)>,
+    ) -> Result<(), KeyError> {
+        let now = i64::try_from(now_ms).unwrap_or(i64::MAX);
+        let memos = std::mem::take(&mut state.memos);
+        let used_records = std::mem::take(&mut state.used_records);
+        let used_memos = std::mem::take(&mut state.used_memos);
+        let written = self.with(state, "write", |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if let Some((key, row)) = record {
+                insert_record(&transaction, key, row, now)?;
+            }
+            insert_memos(&transaction, &memos, now)?;
+            touch(
+                &transaction,
+                "UPDATE record SET used_ms = ?2 WHERE key = ?1",
+                &used_records,
+                now,
+            )?;
+            touch(
+                &transaction,
+                "UPDATE memo SET used_ms = ?2 WHERE key = ?1",
+                &used_memos,
+                now,
+            )?;
+            transaction.commit()
+        });
+        if written.is_err() {
+            state.memos.extend(memos);
+        }
+        written
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a question on the open database. If the database turns out to be damaged, it is set aside and the question
+    /// put to a new one.
+    fn with<T>(
+        &self,
+        state: &mut State,
+        attempt: &'static str,
+        mut ask: impl FnMut(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, KeyError> {
+        let fail = |source| KeyError::Database {
+            attempt,
+            path: self.path.clone(),
+            source,
+        };
+        for is_last in [false, true] {
+            let answer = match &mut state.connection {
+                Some(connection) => ask(connection),
+                empty => self
+                    .connect()
+                    .and_then(|connection| ask(empty.insert(connection))),
+            };
+            match answer {
+                Err(error) if !is_last && is_damaged(&error) => {
+                    tracing::debug!(%error, "damaged database");
+                    state.connection = None;
+                    state.set_aside = Some(self.set_aside());
+                }
+                Err(error) => return Err(fail(error)),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        Err(fail(rusqlite::Error::InvalidQuery))
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        if let Some(directory) = self.path.parent() {
+            // SQLite reports a missing directory itself.
+            make_private_dir(directory).ok();
+        }
+        let mut connection = Connection::open(&self.path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+        let version: i32 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+        if version == SCHEMA_VERSION {
+            return Ok(connection);
+        }
+        if version != 0 {
+            return Err(foreign());
+        }
+        begin_log(&connection)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        transaction.commit()?;
+        Ok(connection)
+    }
+
+    /// Moves the database out of the way. Other processes that have it open keep the moved one, and lose what they
+    /// write there.
+    fn set_aside(&self) -> PathBuf {
+        let aside = self.path.with_extension("sqlite.damaged");
+        for suffix in ["", "-wal", "-shm"] {
+            let with = |path: &PathBuf| {
+                let mut name = path.clone().into_os_string();
+                name.push(suffix);
+                PathBuf::from(name)
+            };
+            std::fs::rename(with(&self.path), with(&aside)).ok();
+        }
+        aside
+    }
+}
+
+/// Switches to WAL. SQLite does not wait for others who do the same at the same moment, so this does.
+fn begin_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mut pauses = 0;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && pauses < 400 => {
+                pauses += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            switched => return switched,
+        }
+    }
+}
+
+fn row_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
+    Ok(Row {
+        step: row.get(0)?,
+        name: row.get(1)?,
+        layers: row.get(2)?,
+        created_ms: row.get(3)?,
+        cost_ms: row.get(4)?,
+        parts: row.get(5)?,
+        check: row.get(6)?,
+    })
+}
+
+fn insert_record(
+    connection: &Connection,
+    key: &CacheKey,
+    row: &Row,
+    now: i64,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO record
+             (key, step, name, layers, created_ms, cost_ms, parts, digest, used_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            &key.0[..],
+            row.step,
+            row.name,
+            row.layers,
+            row.created_ms,
+            row.cost_ms,
+            row.parts,
+            row.check,
+            now
+        ])
+        .map(drop)
+}
+
+fn insert_memos(
+    connection: &Connection,
+    memos: &BTreeMap<CacheKey, Vec<u8>>,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT OR REPLACE INTO memo (key, value, digest, used_ms) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for (key, value) in memos {
+        statement.execute(params![&key.0[..], value, check(&[&key.0, value]), now])?;
+    }
+    Ok(())
+}
+
+fn touch(
+    connection: &Connection,
+    update: &str,
+    keys: &BTreeSet<CacheKey>,
+    now: i64,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(update)?;
+    for key in keys {
+        statement.execute(params![&key.0[..], now])?;
+    }
+    Ok(())
+}
+
+fn foreign() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(
+        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
+        Some("the database has another version".to_owned()),
+    )
+}
+
+fn is_damaged(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+    )
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::builder::Parts;
+    use super::*;
+    use crate::digest::{DiffId, Digest};
+
+    fn record(step: &str, created_ms: u64) -> Record {
+        Record {
+            layers: vec![DiffId(Digest::of(step.as_bytes()))],
+            step: step.into(),
+            name: format!("[1/1] {step}"),
+            created_ms,
+            cost_ms: 3,
+            parts: Parts::default(),
+        }
+    }
+
+    fn key(n: u16) -> CacheKey {
+        let mut key = CacheKey([0; 32]);
+        key.0[..2].copy_from_slice(&n.to_le_bytes());
+        key
+    }
+
+    #[test]
+    fn records_and_memos_survive_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let keys = Keys::new(&paths);
+        assert_eq!(keys.lookup(&key(1)).unwrap(), None);
+        keys.record(&key(1), &record("a", 10)).unwrap();
+        keys.record(&key(2), &record("a", 30)).unwrap();
+        keys.record(&key(3), &record("a", 20)).unwrap();
+        keys.remember(&key(1), b"memo", 10).unwrap();
+        assert!(keys.has_pending_memos());
+        assert_eq!(keys.memo(&key(1)).unwrap(), Some(b"memo".to_vec()));
+        keys.flush(11).unwrap();
+        drop(keys);
+
+        let keys = Keys::new(&paths);
+        assert_eq!(keys.lookup(&key(1)).unwrap(), Some(record("a", 10)));
+        assert_eq!(keys.memo(&key(1)).unwrap(), Some(b"memo".to_vec()));
+        assert_eq!(keys.memo(&key(2)).unwrap(), None);
+        let latest = keys.latest_of_step("a").unwrap();
+        assert_eq!(latest, Some((key(2), record("a", 30))));
+        assert_eq!(keys.latest_of_step("b").unwrap(), None);
+        keys.forget(&key(2)).unwrap();
+        assert_eq!(keys.lookup(&key(2)).unwrap(), None);
+        assert_eq!(keys.take_set_aside(), None);
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_database_is_set_aside() {
+        type Spoil = fn(&std::path::Path);
+        let spoils: [Spoil; 3] = [
+            |p| fs::write(p, "no database, and longer than a header. ".repeat(9)).unwrap(),
+            |p| {
+                let connection = Connection::open(p).unwrap();
+                connection.pragma_update(None, "user_version", 99).unwrap();
+            },
+            |p| {
+                let mut bytes = fs::read(p).unwrap();
+                let from = 4096.min(bytes.len());
+                bytes[from..].fill(0xff);
+                fs::write(p, bytes).unwrap();
+                fs::remove_file(p.with_extension("sqlite-wal")).ok();
+            },
+        ];
+        for (at, spoil) in spoils.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let paths = StatePaths::new(dir.path());
+            let keys = Keys::new(&paths);
+            for n in 0..300 {
+                keys.record(&key(n), &record("a", 10)).unwrap();
+            }
+            drop(keys);
+            spoil(&paths.database());
+            let keys = Keys::new(&paths);
+            assert_eq!(keys.lookup(&key(1)).unwrap(), None, "case {at}");
+            let aside = keys.take_set_aside().unwrap();
+            assert!(aside.exists());
+            keys.record(&key(1), &record("a", 10)).unwrap();
+            assert_eq!(
+                Keys::new(&paths).lookup(&key(1)).unwrap(),
+                Some(record("a", 10))
+            );
+        }
+    }
+
+    #[test]
+    fn a_deleted_database_is_begun_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        Keys::new(&paths).record(&key(1), &record("a", 10)).unwrap();
+        fs::remove_file(paths.database()).unwrap();
+        let keys = Keys::new(&paths);
+        assert_eq!(keys.lookup(&key(1)).unwrap(), None);
+        keys.record(&key(1), &record("a", 10)).unwrap();
+        assert_eq!(keys.lookup(&key(1)).unwrap(), Some(record("a", 10)));
+    }
+
+    #[test]
+    fn many_open_and_write_one_new_database_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let paths = &paths;
+        std::thread::scope(|scope| {
+            for thread in 0..16u16 {
+                scope.spawn(move || {
+                    let keys = Keys::new(paths);
+                    for n in 0..5 {
+                        keys.record(&key(thread * 100 + n), &record("s", 1))
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        let keys = Keys::new(paths);
+        for thread in 0..16 {
+            for n in 0..5 {
+                assert!(keys.lookup(&key(thread * 100 + n)).unwrap().is_some());
+            }
+        }
+    }
+}
