@@ -41,6 +41,7 @@
 //! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
 
 pub mod blob;
+pub mod checksum;
 pub mod claim;
 pub mod digest;
 pub mod io;
