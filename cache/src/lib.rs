@@ -46,6 +46,7 @@ pub mod claim;
 pub mod digest;
 pub mod io;
 pub mod key;
+pub mod layer;
 pub mod lease;
 pub mod mounts;
 pub mod root;

@@ -1,0 +1,645 @@
+//! Freezing real overlays, and that packing and applying are inverse.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::mount::{MountFlags, UnmountFlags};
+
+use super::apply::apply;
+use super::entry::EntryKind;
+use super::freeze::{FreezeOptions, Frozen, freeze};
+use super::index::LayerIndex;
+use super::pack::pack;
+use super::scan::scan;
+use super::sink::{Plain, nowhere};
+use super::stack::LayerStack;
+use super::tests_support::*;
+use super::tree::OverlayXattrs;
+
+const OPTIONS: FreezeOptions = FreezeOptions {
+    xattrs: OverlayXattrs::Trusted,
+    clamp_mtime: None,
+};
+
+/// What a step sees of a path: all but inode numbers and sub-second times.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    mode: u32,
+    owner: (u32, u32),
+    mtime: i64,
+    device: u64,
+    links: u64,
+    content: Vec<u8>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Everything below a directory. Times of the root are left out.
+fn see(dir: &Path) -> BTreeMap<PathBuf, Seen> {
+    let mut seen = BTreeMap::new();
+    let mut todo = vec![dir.to_owned()];
+    while let Some(path) = todo.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let content = if meta.is_file() {
+            fs::read(&path).unwrap()
+        } else if meta.is_symlink() {
+            fs::read_link(&path)
+                .unwrap()
+                .as_os_str()
+                .as_bytes()
+                .to_vec()
+        } else {
+            Vec::new()
+        };
+        if meta.is_dir() {
+            todo.extend(
+                fs::read_dir(&path)
+                    .unwrap()
+                    .map(|child| child.unwrap().path()),
+            );
+        }
+        let names = super::tree::link_xattr_names(&path).unwrap();
+        let xattrs = names.into_iter().map(|name| {
+            let mut value = vec![0_u8; 1024];
+            let length = rustix::fs::lgetxattr(&path, name.as_slice(), &mut value[..]).unwrap();
+            value.truncate(length);
+            (name, value)
+        });
+        let is_whiteout = meta.file_type().is_char_device() && meta.rdev() == 0;
+        let relative = path.strip_prefix(dir).unwrap().to_owned();
+        let is_root = relative.as_os_str().is_empty();
+        let item = Seen {
+            mode: if is_whiteout { 0 } else { meta.mode() },
+            owner: if is_whiteout {
+                (0, 0)
+            } else {
+                (meta.uid(), meta.gid())
+            },
+            mtime: if is_root || is_whiteout {
+                0
+            } else {
+                meta.mtime()
+            },
+            device: meta.rdev(),
+            links: if meta.is_dir() || is_whiteout {
+                0
+            } else {
+                meta.nlink()
+            },
+            content,
+            xattrs: xattrs.collect(),
+        };
+        seen.insert(relative, item);
+    }
+    seen
+}
+
+struct Overlay {
+    merged: PathBuf,
+}
+
+impl Overlay {
+    fn mount(dir: &Path, lowers: &[PathBuf], upper: &Path) -> Self {
+        let (merged, work) = (dir.join("merged"), dir.join("work"));
+        fs::create_dir_all(&merged).unwrap();
+        fs::create_dir_all(&work).unwrap();
+        let lowers: Vec<&str> = lowers.iter().map(|lower| lower.to_str().unwrap()).collect();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},index=off,metacopy=off,redirect_dir=nofollow,volatile",
+            lowers.join(":"),
+            upper.display(),
+            work.display()
+        );
+        let options = CString::new(options).unwrap();
+        rustix::mount::mount(
+            "overlay",
+            &merged,
+            "overlay",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .expect("these tests mount overlays: run `sudo -E cargo test -p cache`");
+        Self { merged }
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        let unmounted = rustix::mount::unmount(&self.merged, UnmountFlags::empty());
+        assert!(unmounted.is_ok() || std::thread::panicking());
+        drop(fs::remove_dir_all(self.merged.with_file_name("work")));
+    }
+}
+
+fn shell(dir: &Path, script: &str) {
+    let status = std::process::Command::new("sh")
+        .args(["-euc", script])
+        .current_dir(dir)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{script}");
+}
+
+fn tar_of(index: &LayerIndex, tree: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    pack(index, tree, &mut Plain(&mut out)).unwrap();
+    out
+}
+
+/// Makes a layer of what a script does in an empty directory.
+fn base(dir: &Path, script: &str) -> (Arc<LayerIndex>, PathBuf) {
+    let tree = dir.join("base");
+    fs::create_dir(&tree).unwrap();
+    fs::set_permissions(&tree, fs::Permissions::from_mode(0o755)).unwrap();
+    shell(&tree, script);
+    let frozen = freeze(&tree, &LayerStack::default(), &mut nowhere(), OPTIONS).unwrap();
+    (Arc::new(frozen.index), tree)
+}
+
+/// Runs a script on an overlay over a base, freezes it, and checks that the layer shows the same and survives its tar.
+/// Gives what the layer has, one line an entry.
+fn changes(base_script: &str, script: &str) -> Vec<String> {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    let (index, tree) = base(dir.path(), base_script);
+    let upper = dir.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    fs::set_permissions(&upper, fs::Permissions::from_mode(0o755)).unwrap();
+    let overlay = Overlay::mount(dir.path(), std::slice::from_ref(&tree), &upper);
+    shell(&overlay.merged, script);
+    let mut before = see(&overlay.merged);
+    // What a layer does not keep: sockets, other attributes, sub-second times (not seen at all).
+    before.retain(|_, seen| seen.mode & 0o170_000 != 0o140_000);
+    for seen in before.values_mut() {
+        seen.xattrs
+            .retain(|(name, _)| name == b"security.capability");
+    }
+    drop(overlay);
+
+    let lower = LayerStack::new(vec![index.clone()]);
+    let mut tar = Vec::new();
+    let frozen = freeze(&upper, &lower, &mut Plain(&mut tar), OPTIONS).unwrap();
+    check_identity(dir.path(), &frozen, &upper, &tar);
+
+    let second_upper = dir.path().join("upper2");
+    fs::create_dir(&second_upper).unwrap();
+    fs::set_permissions(&second_upper, fs::metadata(&upper).unwrap().permissions()).unwrap();
+    let overlay = Overlay::mount(dir.path(), &[upper, tree], &second_upper);
+    assert_eq!(see(&overlay.merged), before, "{script}");
+    drop(overlay);
+
+    frozen.index.entries().map(line).collect()
+}
+
+fn line(entry: &super::entry::Entry) -> String {
+    let path = text(&entry.path);
+    match &entry.kind {
+        EntryKind::Directory { .. } => format!("d {path}"),
+        EntryKind::File { .. } => format!("f {path}"),
+        EntryKind::HardLink { target } => format!("h {path} {}", text(target)),
+        EntryKind::Symlink { .. } => format!("l {path}"),
+        EntryKind::CharDevice { .. } => format!("c {path}"),
+        EntryKind::BlockDevice { .. } => format!("b {path}"),
+        EntryKind::Fifo => format!("p {path}"),
+        EntryKind::Whiteout => format!("w {path}"),
+    }
+}
+
+/// pack(tree) = tar; scan(tar) = index; apply(tar) = tree.
+fn check_identity(dir: &Path, frozen: &Frozen, tree: &Path, tar: &[u8]) {
+    assert_eq!(tar.len() as u64, frozen.size);
+    assert_eq!(crate::digest::Digest::of(tar), frozen.diff_id.0);
+    assert!(
+        tar == tar_of(&frozen.index, tree),
+        "pack gives the tar that freeze wrote"
+    );
+    let entries = |index: &LayerIndex| index.entries().cloned().collect::<Vec<_>>();
+    let scanned = scan(tar).unwrap();
+    assert_eq!(entries(&scanned), entries(&frozen.index));
+    let again = dir.join("again");
+    fs::create_dir(&again).unwrap();
+    let applied = apply(tar, &again, OverlayXattrs::Trusted).unwrap();
+    assert_eq!(applied, scanned);
+    let (mut left, mut right) = (see(tree), see(&again));
+    for implied in frozen.index.implied() {
+        let path = Path::new(std::ffi::OsStr::from_bytes(&implied.path));
+        left.remove(path);
+        right.remove(path);
+    }
+    assert_same(&left, &right);
+}
+
+/// Compares and tells only what differs.
+fn assert_same(left: &BTreeMap<PathBuf, Seen>, right: &BTreeMap<PathBuf, Seen>) {
+    let differs = |path: &&PathBuf| left.get(*path) != right.get(*path);
+    for path in left.keys().chain(right.keys()).filter(differs) {
+        assert_eq!(left.get(path), right.get(path), "{}", path.display());
+    }
+}
+
+const BASE: &str = "
+    mkdir -p d/sub e; echo one > d/a; echo two > d/b; echo deep > d/sub/x; ln -s a d/l; echo top > f
+    touch -d @1000000000.5 d/a d/b d/sub/x f; touch -h -d @1000000000 d/l; touch -d @1000000000 d/sub d e .";
+
+#[test]
+fn steps_become_layers() {
+    let cases: [(&str, &[&str]); 22] = [
+        ("true", &[]),
+        ("echo three > d/a; touch -d @1000000000 d/a", &["f d/a"]),
+        ("echo one > d/a; touch -d @1000000000 d/a d", &[]),
+        (
+            "echo eno > d/a; touch -d @1000000000.9 d/a; touch -d @1000000000 d",
+            &["f d/a"],
+        ),
+        ("chmod 600 d/a; chmod 644 d/a", &[]),
+        ("chmod 600 d/a", &["f d/a"]),
+        ("mv d/a d/b; touch -d @1000000000 d", &["w d/a", "f d/b"]),
+        ("mv f g; touch -d @1000000000 .", &["w f", "f g"]),
+        ("rm d/a; touch -d @1000000000 d", &["w d/a"]),
+        ("echo x > n; rm n", &[]),
+        ("rm -r d", &["w d"]),
+        (
+            "rm -r d; mkdir d; echo one > d/a; touch -d @1000000000 d/a d",
+            &["w d/b", "w d/l", "w d/sub"],
+        ),
+        (
+            "rm -r d; mkdir -p d/sub; echo new > d/sub/y; touch -d @1000000000 d/sub d",
+            &["w d/a", "w d/b", "w d/l", "w d/sub/x", "f d/sub/y"],
+        ),
+        ("rm -r d; echo file > d", &["f d"]),
+        (
+            "rm f; mkdir f; echo in > f/i; touch -d @5 f/i f",
+            &["d f", "f f/i"],
+        ),
+        (
+            "ln d/a d/c; touch -d @1000000000 d",
+            &["f d/a", "h d/c d/a"],
+        ),
+        (
+            "ln -sfn b d/l; touch -h -d @1000000000 d/l; touch -d @1000000000 d",
+            &["l d/l"],
+        ),
+        (
+            "mkfifo p; mknod c c 1 3; mknod b b 7 1; chmod 660 c; chown 7:8 p",
+            &["b b", "c c", "p p"],
+        ),
+        ("chmod 700 .", &["d "]),
+        ("chown 5:6 e; chown -h 5:6 d/l", &["l d/l", "d e"]),
+        ("touch -d @1700000000.7 e", &["d e"]),
+        ("mkdir -p n/o; rm -r e; ln -s n e", &["l e", "d n", "d n/o"]),
+    ];
+    for (script, expected) in cases {
+        assert_eq!(changes(BASE, script), expected, "{script}");
+    }
+}
+
+#[test]
+fn names_in_their_order_and_sockets() {
+    let python = "
+        rm d/a
+        python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"d/a\"); socket.socket(socket.AF_UNIX).bind(\"s\")'
+        touch -d @1000000000 d
+        mkdir a a.b; echo > a/z; echo > a-b";
+    assert_eq!(
+        changes(BASE, python),
+        ["d a", "f a/z", "f a-b", "d a.b", "w d/a"]
+    );
+}
+
+#[test]
+fn capabilities_survive_and_other_attributes_do_not() {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    let upper = dir.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    fs::write(upper.join("tool"), b"#!").unwrap();
+    // CAP_DAC_OVERRIDE and CAP_FOWNER: the value holds a newline byte.
+    let mut capability = vec![1, 0, 0, 2, 0x0a, 0, 0, 0, 0x0a, 0, 0, 0];
+    capability.resize(20, 0);
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(
+        upper.join("tool"),
+        "security.capability",
+        &capability,
+        flags,
+    )
+    .unwrap();
+    rustix::fs::setxattr(upper.join("tool"), "user.note", b"x", flags).unwrap();
+    rustix::fs::setxattr(upper.join("tool"), "trusted.overlay.origin", b"x", flags).unwrap();
+    let mut tar = Vec::new();
+    let frozen = freeze(
+        &upper,
+        &LayerStack::default(),
+        &mut Plain(&mut tar),
+        OPTIONS,
+    )
+    .unwrap();
+    check_identity(dir.path(), &frozen, &upper, &tar);
+    assert_eq!(
+        frozen.index.lookup(b"tool").unwrap().capability,
+        Some(capability.clone())
+    );
+    let seen = see(&dir.path().join("again"));
+    assert_eq!(
+        seen[Path::new("tool")].xattrs,
+        [(b"security.capability".to_vec(), capability)]
+    );
+}
+
+#[test]
+fn reserved_names_and_references_are_refused() {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(".wh.x"), b"").unwrap();
+    let error = freeze(dir.path(), &LayerStack::default(), &mut nowhere(), OPTIONS).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("layer entry `/.wh.x`: names that start"),
+        "{error}"
+    );
+    fs::rename(dir.path().join(".wh.x"), dir.path().join("x")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(dir.path().join("x"), "trusted.overlay.metacopy", b"", flags).unwrap();
+    let error = freeze(dir.path(), &LayerStack::default(), &mut nowhere(), OPTIONS).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("layer entry `/x`: overlay metadata"),
+        "{error}"
+    );
+}
+
+#[test]
+fn clamped_times() {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    let upper = dir.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    shell(
+        &upper,
+        "echo > new; echo > old; touch -d @2000000000 new; touch -d @5 old",
+    );
+    let options = FreezeOptions {
+        clamp_mtime: Some(1_000_000_000),
+        ..OPTIONS
+    };
+    let mut tar = Vec::new();
+    let frozen = freeze(
+        &upper,
+        &LayerStack::default(),
+        &mut Plain(&mut tar),
+        options,
+    )
+    .unwrap();
+    check_identity(dir.path(), &frozen, &upper, &tar);
+    assert_eq!(frozen.index.lookup(b"new").unwrap().mtime, 1_000_000_000);
+    assert_eq!(frozen.index.lookup(b"old").unwrap().mtime, 5);
+}
+
+#[test]
+fn an_empty_layer() {
+    require_root();
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let frozen = freeze(dir.path(), &LayerStack::default(), &mut nowhere(), OPTIONS);
+    let entries: Vec<String> = frozen.unwrap().index.entries().map(line).collect();
+    assert_eq!(entries, ["d "]);
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let frozen = freeze(dir.path(), &LayerStack::default(), &mut nowhere(), OPTIONS).unwrap();
+    let known = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
+    assert_eq!((frozen.diff_id.0.as_str(), frozen.size), (known, 1024));
+    assert!(frozen.index.is_empty());
+}
+
+/// A small generator, so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn random_name(random: &mut Random) -> Vec<u8> {
+    match random.below(12) {
+        0 => vec![b'n'; 100 + usize::try_from(random.below(155)).unwrap()],
+        1 => vec![0xff, 0xfe, b'0' + u8::try_from(random.below(10)).unwrap()],
+        2 => b"line\nbreak".to_vec(),
+        3 => "ünï".as_bytes().to_vec(),
+        _ => format!(
+            "{}{}",
+            ["a", "b-", "c."][usize::try_from(random.below(3)).unwrap()],
+            random.below(20)
+        )
+        .into_bytes(),
+    }
+}
+
+fn random_tree(root: &Path, random: &mut Random) {
+    let mut dirs = vec![root.to_owned()];
+    let mut files: Vec<PathBuf> = Vec::new();
+    for _ in 0..60 {
+        let parent = dirs[usize::try_from(random.below(dirs.len() as u64)).unwrap()].clone();
+        let path = parent.join(std::ffi::OsStr::from_bytes(&random_name(random)));
+        if path.as_os_str().len() > 1500 || fs::symlink_metadata(&path).is_ok() {
+            continue;
+        }
+        let at = path.to_str().map(str::to_owned);
+        match random.below(10) {
+            0..=2 => {
+                fs::create_dir(&path).unwrap();
+                dirs.push(path.clone());
+            }
+            3 => std::os::unix::fs::symlink(
+                format!(
+                    "t/{}",
+                    "x".repeat(usize::try_from(random.below(200)).unwrap())
+                ),
+                &path,
+            )
+            .unwrap(),
+            4 if !files.is_empty() => {
+                let source = &files[usize::try_from(random.below(files.len() as u64)).unwrap()];
+                fs::hard_link(source, &path).unwrap();
+                continue;
+            }
+            5 => rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap(),
+            6 if at.is_some() => drop(std::os::unix::net::UnixListener::bind(&path)),
+            7 => {
+                let file = fs::File::create(&path).unwrap();
+                file.set_len(random.below(3_000_000)).unwrap();
+                files.push(path.clone());
+            }
+            _ => {
+                let size = usize::try_from(random.below(2000)).unwrap();
+                fs::write(&path, vec![u8::try_from(random.below(256)).unwrap(); size]).unwrap();
+                files.push(path.clone());
+            }
+        }
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            continue;
+        };
+        let owner = [0, 1000, 2_097_152, 4_000_000_000][usize::try_from(random.below(4)).unwrap()];
+        std::os::unix::fs::lchown(&path, Some(owner), Some(owner / 2)).unwrap();
+        if !meta.is_symlink() {
+            let mode = u32::try_from(random.below(0o10000)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn packing_and_applying_are_inverse() {
+    require_root();
+    for seed in 1..=12 {
+        let dir = tempfile::tempdir().unwrap();
+        let upper = dir.path().join("upper");
+        fs::create_dir(&upper).unwrap();
+        random_tree(
+            &upper,
+            &mut Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed)),
+        );
+        let mut tar = Vec::new();
+        let frozen = freeze(
+            &upper,
+            &LayerStack::default(),
+            &mut Plain(&mut tar),
+            OPTIONS,
+        )
+        .unwrap();
+        check_identity(dir.path(), &frozen, &upper, &tar);
+        // Freezing what was unpacked changes nothing.
+        let again = freeze(
+            &dir.path().join("again"),
+            &LayerStack::default(),
+            &mut nowhere(),
+            OPTIONS,
+        )
+        .unwrap();
+        assert_eq!(again.diff_id, frozen.diff_id, "seed {seed}");
+    }
+}
+
+/// One thing that a step may do to what it sees.
+fn random_change(root: &Path, random: &mut Random) {
+    let mut paths: Vec<PathBuf> = see(root).into_keys().map(|path| root.join(path)).collect();
+    paths.retain(|path| path != root);
+    let mut pick = || -> PathBuf {
+        let number = random.below(paths.len().max(1) as u64);
+        let at = usize::try_from(number).unwrap();
+        paths.get(at).cloned().unwrap_or_else(|| root.join("first"))
+    };
+    let (path, other) = (pick(), pick());
+    let is_dir = path.is_dir() && !path.is_symlink();
+    let remove = |path: &Path| match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            fs::remove_file(path).unwrap();
+        }
+        done => drop(done),
+    };
+    // What cannot be done here (a directory below itself, a rename across layers) is left undone.
+    match random.below(9) {
+        0 => remove(&path),
+        1 => {
+            remove(&path);
+            drop(fs::create_dir(&path));
+            drop(fs::write(path.join("a1"), b"new"));
+        }
+        2 => {
+            remove(&path);
+            drop(fs::write(&path, b"now a file"));
+        }
+        3 if is_dir => drop(fs::write(path.join("b-2"), b"in")),
+        4 if !path.is_symlink() => {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        5 => drop(fs::rename(&path, &other)),
+        6 => drop(fs::hard_link(&path, other.with_extension("linked"))),
+        7 => {
+            remove(&path);
+            drop(std::os::unix::fs::symlink("a1", &path));
+        }
+        _ if path.is_file() && !path.is_symlink() => {
+            let times =
+                fs::FileTimes::new().set_modified(fs::metadata(&path).unwrap().modified().unwrap());
+            let mut bytes = fs::read(&path).unwrap();
+            bytes.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+            fs::write(&path, bytes).unwrap();
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_times(times)
+                .unwrap();
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_a_step_does_the_layer_shows_it() {
+    require_root();
+    for seed in 1..=10 {
+        let random = &mut Random(0x2545_f491_4f6c_dd1d_u64.wrapping_mul(seed));
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        fs::create_dir(&base).unwrap();
+        random_tree(&base, random);
+        let index = freeze(&base, &LayerStack::default(), &mut nowhere(), OPTIONS)
+            .unwrap()
+            .index;
+        let upper = dir.path().join("upper");
+        fs::create_dir(&upper).unwrap();
+        let overlay = Overlay::mount(dir.path(), std::slice::from_ref(&base), &upper);
+        for _ in 0..12 {
+            random_change(&overlay.merged, random);
+        }
+        let mut before = see(&overlay.merged);
+        drop(overlay);
+        let mut tar = Vec::new();
+        let lower = LayerStack::new(vec![Arc::new(index)]);
+        let frozen = freeze(&upper, &lower, &mut Plain(&mut tar), OPTIONS).unwrap();
+        check_identity(dir.path(), &frozen, &upper, &tar);
+
+        let second = dir.path().join("upper2");
+        fs::create_dir(&second).unwrap();
+        let overlay = Overlay::mount(dir.path(), &[upper, base], &second);
+        let mut after = see(&overlay.merged);
+        drop(overlay);
+        for seen in before.values_mut().chain(after.values_mut()) {
+            // A copy that turned out equal shows the lower file's links again.
+            seen.links = 0;
+        }
+        assert_same(&before, &after);
+        // The indexes alone tell the same names.
+        let mut layers = lower.layers().to_vec();
+        layers.push(Arc::new(frozen.index));
+        let stack = LayerStack::new(layers);
+        for (path, seen) in &after {
+            let found = stack.lookup(path.as_os_str().as_bytes()).unwrap();
+            let is_directory = seen.mode & 0o170_000 == 0o040_000;
+            assert_eq!(
+                found.entry.is_directory(),
+                is_directory,
+                "seed {seed} {}",
+                path.display()
+            );
+            if is_directory {
+                let children = stack.children(path.as_os_str().as_bytes());
+                let shown = after
+                    .keys()
+                    .filter(|other| other.parent() == Some(path))
+                    .count();
+                assert_eq!(children.len(), shown, "seed {seed} {}", path.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,582 @@
+//! Tars of others: what they mean, what they must not do, and that scan and apply agree about it.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use super::apply::apply;
+use super::entry::{Entry, EntryKind};
+use super::error::{EntryProblem, LayerError, TarProblem};
+use super::index::LayerIndex;
+use super::pax;
+use super::scan::scan;
+use super::tests_support::*;
+use super::tree::OverlayXattrs;
+
+/// A member as text: kind, path, and content or target.
+fn member(kind: u8, path: &[u8], content: &[u8]) -> Vec<u8> {
+    raw(kind, path, content, |_| {})
+}
+
+fn raw(kind: u8, path: &[u8], content: &[u8], change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    let is_link = matches!(kind, b'1' | b'2');
+    let size = if is_link { 0 } else { content.len() };
+    block[..path.len().min(100)].copy_from_slice(&path[..path.len().min(100)]);
+    block[100..107].copy_from_slice(if kind == b'5' { b"0000755" } else { b"0000644" });
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[136..147].copy_from_slice(b"00000000144");
+    block[156] = kind;
+    if is_link {
+        block[157..157 + content.len()].copy_from_slice(content);
+    }
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    change(&mut block);
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    if !is_link {
+        block.extend_from_slice(content);
+        block.resize(block.len().next_multiple_of(512), 0);
+    }
+    block
+}
+
+fn records(pairs: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut data = Vec::new();
+    for (key, value) in pairs {
+        pax::write(&mut data, key.as_bytes(), value);
+    }
+    member(b'x', b"pax", &data)
+}
+
+fn tar(members: &[Vec<u8>]) -> Vec<u8> {
+    let mut tar = members.concat();
+    tar.extend_from_slice(&[0; 1024]);
+    tar
+}
+
+/// Scans and applies; both must agree, and the tree must be what the index says.
+fn both(members: &[Vec<u8>]) -> Result<LayerIndex, LayerError> {
+    require_root();
+    let tar = tar(members);
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(dir.path().join("outside"), "outside").unwrap();
+    let applied = apply(tar.as_slice(), &tree, OverlayXattrs::Trusted);
+    assert_eq!(
+        fs::read_to_string(dir.path().join("outside")).unwrap(),
+        "outside"
+    );
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        2,
+        "nothing is made outside"
+    );
+    let scanned = scan(tar.as_slice());
+    match (applied, scanned) {
+        (Ok(applied), Ok(scanned)) => {
+            assert_eq!(applied, scanned);
+            let on_disk = walk(&tree);
+            let in_index: Vec<String> = applied
+                .nodes()
+                .iter()
+                .map(|n| shown(&applied, &n.entry))
+                .collect();
+            assert_eq!(on_disk, in_index);
+            Ok(applied)
+        }
+        (Err(applied), Err(scanned)) => {
+            assert_eq!(applied.to_string(), scanned.to_string());
+            Err(scanned)
+        }
+        (applied, scanned) => panic!("{applied:?} but {scanned:?}"),
+    }
+}
+
+fn shown(index: &LayerIndex, entry: &Entry) -> String {
+    let kind = match &index.inode(entry).kind {
+        EntryKind::Directory { is_opaque: true } => "opaque".to_owned(),
+        EntryKind::Directory { is_opaque: false } => "dir".to_owned(),
+        EntryKind::File { size, .. } => format!("file {size}"),
+        EntryKind::Symlink { target } => format!("link {}", text(target)),
+        EntryKind::CharDevice { major, minor } => format!("char {major} {minor}"),
+        EntryKind::BlockDevice { major, minor } => format!("block {major} {minor}"),
+        EntryKind::Fifo => "fifo".to_owned(),
+        EntryKind::Whiteout => return format!("{} whiteout", text(&entry.path)),
+        EntryKind::HardLink { .. } => "unresolved".to_owned(),
+    };
+    format!(
+        "{} {kind} {:o} {}:{} {}",
+        text(&entry.path),
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        entry.mtime
+    )
+}
+
+fn walk(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut todo = vec![Vec::new()];
+    while let Some(path) = todo.pop() {
+        let at = root.join(std::ffi::OsStr::from_bytes(&path));
+        let meta = fs::symlink_metadata(&at).unwrap();
+        let (major, minor) = (
+            rustix::fs::major(meta.rdev()),
+            rustix::fs::minor(meta.rdev()),
+        );
+        let kind = meta.file_type();
+        let kind = if kind.is_dir() {
+            for child in fs::read_dir(&at).unwrap() {
+                todo.push(super::path::join(
+                    &path,
+                    child.unwrap().file_name().as_bytes(),
+                ));
+            }
+            let opaque = super::tree::link_xattr_names(&at).unwrap();
+            if opaque.is_empty() {
+                "dir".to_owned()
+            } else {
+                "opaque".to_owned()
+            }
+        } else if kind.is_symlink() {
+            format!("link {}", fs::read_link(&at).unwrap().display())
+        } else if kind.is_fifo() {
+            "fifo".to_owned()
+        } else if kind.is_block_device() {
+            format!("block {major} {minor}")
+        } else if kind.is_char_device() && meta.rdev() != 0 {
+            format!("char {major} {minor}")
+        } else if kind.is_char_device() {
+            "whiteout".to_owned()
+        } else {
+            format!("file {}", meta.len())
+        };
+        let line = if kind == "whiteout" {
+            format!("{} whiteout", text(&path))
+        } else {
+            let (mode, mtime) = (meta.mode() & 0o7777, meta.mtime());
+            format!(
+                "{} {kind} {mode:o} {}:{} {mtime}",
+                text(&path),
+                meta.uid(),
+                meta.gid()
+            )
+        };
+        found.push((path, line));
+    }
+    found.sort_by(|l, r| super::path::compare(&l.0, &r.0));
+    found.into_iter().map(|(_, line)| line).collect()
+}
+
+fn lines(members: &[Vec<u8>]) -> Vec<String> {
+    let index = both(members).unwrap();
+    index.entries().map(|entry| shown(&index, entry)).collect()
+}
+
+#[test]
+fn paths_stay_inside_and_links_are_followed_inside() {
+    let cases: [(Vec<Vec<u8>>, &[&str]); 9] = [
+        (
+            vec![
+                member(b'0', b"../../outside", b"x"),
+                member(b'0', b"/abs/./f", b"y"),
+            ],
+            &["abs/f file 1 644 0:0 100", "outside file 1 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'2', b"bin", b"/usr/bin"),
+                member(b'0', b"bin/tool", b"t"),
+            ],
+            &[
+                "bin link /usr/bin 777 0:0 100",
+                "usr/bin/tool file 1 644 0:0 100",
+            ],
+        ),
+        (
+            vec![
+                member(b'2', b"up", b"../../.."),
+                member(b'0', b"up/outside", b"t"),
+            ],
+            &["outside file 1 644 0:0 100", "up link ../../.. 777 0:0 100"],
+        ),
+        (
+            vec![member(b'2', b"l", b"outside"), member(b'0', b"l", b"new")],
+            &["l file 3 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'0', b"f", b"1"),
+                member(b'1', b"a", b"./f"),
+                member(b'0', b"f", b"22"),
+            ],
+            &["a file 1 644 0:0 100", "f file 2 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'5', b"d/", b""),
+                member(b'0', b"d/f", b"1"),
+                member(b'0', b"d", b"22"),
+            ],
+            &["d file 2 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'0', b"d", b"22"),
+                member(b'5', b"d", b""),
+                member(b'0', b"d/f", b"1"),
+            ],
+            &["d dir 755 0:0 100", "d/f file 1 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'5', b"./", b""),
+                member(b'g', b"global", b"13 comment=x\n"),
+            ],
+            &[" dir 755 0:0 100"],
+        ),
+        (vec![], &[]),
+    ];
+    for (members, expected) in cases {
+        assert_eq!(lines(&members), expected);
+    }
+}
+
+#[test]
+fn deletions() {
+    let cases: [(Vec<Vec<u8>>, &[&str]); 6] = [
+        (vec![member(b'0', b"d/.wh.x", b"")], &["d/x whiteout"]),
+        (
+            vec![member(b'0', b"d/.wh..wh..opq", b"")],
+            &["d opaque 755 0:0 0"],
+        ),
+        (
+            vec![member(b'0', b".wh.x", b""), member(b'0', b"x", b"1")],
+            &["x file 1 644 0:0 100"],
+        ),
+        (
+            vec![member(b'5', b"x", b""), member(b'0', b".wh.x", b"")],
+            &["x opaque 755 0:0 100"],
+        ),
+        (
+            vec![member(b'0', b".wh.x", b""), member(b'0', b"x/y", b"1")],
+            &["x opaque 755 0:0 0", "x/y file 1 644 0:0 100"],
+        ),
+        (
+            vec![
+                member(b'0', b".wh..wh.aufs", b""),
+                member(b'0', b".wh..wh.plnk/1", b""),
+            ],
+            &[],
+        ),
+    ];
+    for (members, expected) in cases {
+        assert_eq!(lines(&members), expected);
+    }
+    let longest = vec![b'n'; 255];
+    let name = [b".wh.", &longest[..]].concat();
+    let index = both(&[records(&[("path", &name)]), member(b'0', b"x", b"")]).unwrap();
+    assert_eq!(index.lookup(&longest).unwrap().kind, EntryKind::Whiteout);
+}
+
+#[test]
+fn extension_headers() {
+    let long = format!("dir/{}", "n".repeat(200));
+    let mut capability = vec![1, 0, 0, 2, 0x0a, 0, 0, 0];
+    capability.resize(20, 0);
+    let index = both(&[
+        records(&[
+            ("SCHILY.xattr.security.capability", &capability),
+            ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+            ("mtime", b"-1.5"),
+            ("path", long.as_bytes()),
+            ("uid", b"3000000"),
+        ]),
+        member(b'0', b"short", b"content"),
+    ])
+    .unwrap();
+    let entry = index.lookup(long.as_bytes()).unwrap();
+    assert_eq!((entry.mtime, entry.uid), (-2, 3_000_000));
+    assert_eq!(entry.capability, Some(capability));
+
+    let gnu = |kind, text: &str| {
+        raw(
+            kind,
+            b"././@LongLink",
+            format!("{text}\0").as_bytes(),
+            |_| {},
+        )
+    };
+    let index = both(&[gnu(b'K', &long), gnu(b'L', &long), member(b'2', b"n", b"t")]).unwrap();
+    let target = EntryKind::Symlink {
+        target: long.clone().into_bytes(),
+    };
+    assert_eq!(index.lookup(long.as_bytes()).unwrap().kind, target);
+
+    let prefixed = raw(b'0', b"name", b"", |block| {
+        block[345..348].copy_from_slice(b"a/b");
+    });
+    assert!(both(&[prefixed]).unwrap().lookup(b"a/b/name").is_some());
+    // GNU keeps times where POSIX keeps the prefix.
+    let gnu_times = raw(b'0', b"name", b"", |block| {
+        block[257..265].copy_from_slice(b"ustar  \0");
+        block[345..356].copy_from_slice(b"00000000000");
+        block[136..148].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff");
+    });
+    assert_eq!(
+        both(&[gnu_times]).unwrap().lookup(b"name").unwrap().mtime,
+        -1
+    );
+}
+
+#[test]
+fn entries_that_cannot_be() {
+    let device = |major: &'static [u8]| {
+        move |block: &mut [u8]| block[329..329 + major.len()].copy_from_slice(major)
+    };
+    let long_name = vec![b'n'; 256];
+    let deep = b"d/".repeat(2100);
+    let cases: Vec<(Vec<Vec<u8>>, EntryProblem)> = vec![
+        (
+            vec![raw(b'3', b"dev", b"", |_| {})],
+            EntryProblem::OverlayWhiteout,
+        ),
+        (
+            vec![raw(b'3', b"dev", b"", device(b"0777777"))],
+            EntryProblem::Number,
+        ),
+        (vec![member(b'0', b".wh.", b"")], EntryProblem::ReservedName),
+        (
+            vec![member(b'0', b"a/.wh...", b"")],
+            EntryProblem::ReservedName,
+        ),
+        (
+            vec![member(b'0', b".wh.x/y", b"")],
+            EntryProblem::ReservedName,
+        ),
+        (
+            vec![member(b'2', b"l", b".wh.x"), member(b'0', b"l/y", b"")],
+            EntryProblem::ReservedName,
+        ),
+        (
+            vec![member(b'0', b"f", b""), member(b'0', b"f/x", b"")],
+            EntryProblem::NotBelowDirectory,
+        ),
+        (
+            vec![member(b'2', b"l", b"l"), member(b'0', b"l/x", b"")],
+            EntryProblem::TooManyLinks,
+        ),
+        (
+            vec![member(b'1', b"l", b"/etc/passwd")],
+            EntryProblem::LinkTarget,
+        ),
+        (vec![member(b'1', b"l", b"l")], EntryProblem::LinkTarget),
+        (
+            vec![member(b'0', b"f", b""), member(b'1', b"f", b"f")],
+            EntryProblem::LinkTarget,
+        ),
+        (
+            vec![member(b'5', b"d", b""), member(b'1', b"l", b"d")],
+            EntryProblem::LinkTarget,
+        ),
+        (
+            vec![member(b'0', b"d/f", b""), member(b'1', b"d", b"d/f")],
+            EntryProblem::LinkTarget,
+        ),
+        (vec![member(b'2', b"l", b"")], EntryProblem::Path),
+        (vec![member(b'0', b"", b"x")], EntryProblem::Root),
+        (
+            vec![records(&[("path", b"a\0b")]), member(b'0', b"x", b"")],
+            EntryProblem::Path,
+        ),
+        (
+            vec![records(&[("path", &long_name)]), member(b'0', b"x", b"")],
+            EntryProblem::Path,
+        ),
+        (
+            vec![records(&[("path", &deep)]), member(b'0', b"x", b"")],
+            EntryProblem::Path,
+        ),
+        (
+            vec![records(&[("uid", b"-1")]), member(b'0', b"x", b"")],
+            EntryProblem::Number,
+        ),
+        (
+            vec![records(&[("gid", b"4294967295")]), member(b'0', b"x", b"")],
+            EntryProblem::Number,
+        ),
+        (
+            vec![
+                records(&[("SCHILY.xattr.security.capability", b"root")]),
+                member(b'0', b"x", b""),
+            ],
+            EntryProblem::Capability,
+        ),
+    ];
+    for (members, expected) in cases {
+        match both(&members) {
+            Err(LayerError::Entry { problem, .. }) => assert_eq!(problem, expected),
+            other => panic!("{expected:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn malformed_tars() {
+    let size = |text: &'static [u8]| {
+        raw(b'0', b"f", b"", |block| {
+            block[124..124 + text.len()].copy_from_slice(text);
+        })
+    };
+    let mut broken = member(b'0', b"f", b"");
+    broken[0] = b'g';
+    let cases: Vec<(Vec<Vec<u8>>, TarProblem)> = vec![
+        (vec![broken], TarProblem::Checksum),
+        (vec![size(b"-0000000001")], TarProblem::Number("size")),
+        (
+            vec![size(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")],
+            TarProblem::Number("size"),
+        ),
+        (vec![size(b"77777777777")], TarProblem::Truncated),
+        (
+            vec![
+                records(&[("size", b"9223372036854775807")]),
+                member(b'0', b"f", b""),
+            ],
+            TarProblem::Truncated,
+        ),
+        (
+            vec![records(&[("size", b"-1")]), member(b'0', b"f", b"")],
+            TarProblem::Number("size"),
+        ),
+        (
+            vec![member(b'x', b"pax", b"99 a=b\n"), member(b'0', b"f", b"")],
+            TarProblem::Pax,
+        ),
+        (
+            vec![member(b'L', b"l", &vec![b'x'; 1 << 21])],
+            TarProblem::Extension,
+        ),
+        (vec![records(&[("path", b"x")])], TarProblem::Dangling),
+        (
+            vec![member(b'5', b"d", b"content")],
+            TarProblem::UnexpectedContent,
+        ),
+        (
+            vec![records(&[("size", b"512")]), member(b'2', b"l", b"t")],
+            TarProblem::UnexpectedContent,
+        ),
+        (vec![member(b'S', b"f", b"")], TarProblem::Sparse),
+        (
+            vec![
+                records(&[("GNU.sparse.major", b"1")]),
+                member(b'0', b"f", b""),
+            ],
+            TarProblem::Sparse,
+        ),
+        (vec![member(b'M', b"f", b"")], TarProblem::Type(b'M')),
+    ];
+    for (members, expected) in cases {
+        match both(&members) {
+            Err(LayerError::Tar { problem, .. }) => assert_eq!(problem, expected),
+            other => panic!("{expected:?}: {other:?}"),
+        }
+    }
+    let whole = tar(&[member(b'0', b"f", &[7; 700]), member(b'0', b"g", b"")]);
+    for length in (1..2048).filter(|length| length % 512 != 0 || *length == 1024) {
+        assert!(scan(&whole[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn our_tars_are_read_by_the_tar_crate() {
+    let mut entries = vec![
+        directory("dir", 0o1777),
+        file("dir/a", b"content"),
+        link("dir/b", "dir/a"),
+        symlink("dir/l", &"t".repeat(150)),
+        whiteout("gone"),
+        opaque("opaque"),
+    ];
+    let mut far = file(&format!("far/{}", "x".repeat(240)), b"");
+    (far.uid, far.gid, far.mtime) = (3_000_000, 4_000_000, -5);
+    entries.push(far);
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("dir")).unwrap();
+    fs::create_dir(dir.path().join("far")).unwrap();
+    fs::write(dir.path().join("dir/a"), "content").unwrap();
+    fs::write(dir.path().join(format!("far/{}", "x".repeat(240))), "").unwrap();
+    let index = LayerIndex::new(entries, vec![]).unwrap();
+    let mut bytes = Vec::new();
+    super::pack::pack(&index, dir.path(), &mut super::sink::Plain(&mut bytes)).unwrap();
+    let mut read = Vec::new();
+    for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+        let entry = entry.unwrap();
+        let kind = char::from(entry.header().entry_type().as_byte());
+        let target = entry.link_name_bytes().map_or(0, |target| target.len());
+        let owner = (entry.header().uid().unwrap(), entry.header().gid().unwrap());
+        read.push((text(&entry.path_bytes()), kind, target, owner));
+    }
+    let expected = [
+        ("dir/".to_owned(), '5', 0, (0, 0)),
+        ("dir/a".to_owned(), '0', 0, (0, 0)),
+        ("dir/b".to_owned(), '1', 5, (0, 0)),
+        ("dir/l".to_owned(), '2', 150, (0, 0)),
+        (
+            format!("far/{}", "x".repeat(240)),
+            '0',
+            0,
+            (3_000_000, 4_000_000),
+        ),
+        (".wh.gone".to_owned(), '0', 0, (0, 0)),
+        ("opaque/".to_owned(), '5', 0, (0, 0)),
+        ("opaque/.wh..wh..opq".to_owned(), '0', 0, (0, 0)),
+    ];
+    assert_eq!(read, expected);
+    let scanned: Vec<Entry> = scan(bytes.as_slice()).unwrap().entries().cloned().collect();
+    assert_eq!(scanned, index.entries().cloned().collect::<Vec<_>>());
+    // Pinned: other bytes would be another format.
+    let digest = crate::digest::Digest::of(&bytes);
+    assert_eq!(
+        (bytes.len(), digest.as_str()),
+        (
+            7680,
+            "sha256:cdc7a93e2b8a08450615c9ac65cec414c80796c9f753c8bfe53fe2280c7a2679"
+        )
+    );
+}
+
+#[test]
+fn any_bytes_are_an_error_or_an_index_but_no_panic() {
+    let good = tar(&[
+        records(&[("path", b"some/where"), ("mtime", b"1.5")]),
+        member(b'0', b"f", b"content"),
+        member(b'1', b"g", b"some/where"),
+        member(b'2', b"l", b"some"),
+        member(b'0', b"l/.wh.x", b""),
+    ]);
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..4000 {
+        let mut bytes = good.clone();
+        for _ in 0..3 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let at = usize::try_from(random % bytes.len() as u64).unwrap();
+            bytes[at] = random.to_le_bytes()[7];
+            // Most changes would only break the checksum.
+            let block = at / 512 * 512;
+            bytes[block + 148..block + 156].fill(b' ');
+            let sum: u32 = bytes[block..block + 512]
+                .iter()
+                .map(|b| u32::from(*b))
+                .sum();
+            bytes[block + 148..block + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        }
+        drop(scan(bytes.as_slice()));
+    }
+}
