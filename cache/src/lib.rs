@@ -50,4 +50,5 @@ pub mod layer;
 pub mod lease;
 pub mod mounts;
 pub mod root;
+pub mod snapshot;
 pub mod tag;

@@ -1,0 +1,95 @@
+//! A tree being made: a private directory that becomes a frozen tree or vanishes.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+
+use super::error::SnapshotError;
+use crate::layer::stack::LayerStack;
+use crate::layer::tree;
+
+/// A fresh directory with the `upper` and `work` directories of an overlay, on the store's file system.
+///
+/// Dropping it removes everything. The overlay must be unmounted before.
+#[derive(Debug)]
+#[must_use = "dropping a tree being made discards it"]
+pub struct ActiveTree {
+    dir: PathBuf,
+    upper: PathBuf,
+    work: PathBuf,
+}
+
+impl ActiveTree {
+    /// Makes the directory, which must not exist. `None` if it does.
+    pub(super) fn create(dir: PathBuf) -> Result<Option<Self>, SnapshotError> {
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) => return Err(SnapshotError::io("make directory", dir)(error)),
+        }
+        let active = Self {
+            upper: dir.join("upper"),
+            work: dir.join("work"),
+            dir,
+        };
+        for path in [&active.upper, &active.work] {
+            fs::create_dir(path).map_err(SnapshotError::io("make directory", path))?;
+            // Whatever the umask is: the root of a tree is seen in the image.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+                .map_err(SnapshotError::io("set mode of", path))?;
+        }
+        Ok(Some(active))
+    }
+
+    /// The directory that becomes the tree: an overlay's upper directory, or where files are put.
+    pub fn upper(&self) -> &Path {
+        &self.upper
+    }
+
+    /// The overlay's work directory.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Gives the tree's root the mode, owner and time of a stack's: overlayfs shows the upper directory's own.
+    pub fn take_root_of(&self, stack: &LayerStack) -> Result<(), SnapshotError> {
+        let Some(root) = stack.lookup(b"").map(|found| found.entry) else {
+            return Ok(());
+        };
+        let set = || -> io::Result<()> {
+            let now = fs::metadata(&self.upper)?;
+            if (now.uid(), now.gid()) != (root.uid, root.gid) {
+                chown(&self.upper, Some(root.uid), Some(root.gid))?;
+            }
+            fs::set_permissions(&self.upper, fs::Permissions::from_mode(root.mode))?;
+            let times = tree::both_times(root.mtime);
+            rustix::fs::utimensat(
+                CWD,
+                &self.upper,
+                &times,
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+            Ok(())
+        };
+        set().map_err(SnapshotError::io("set metadata of", &self.upper))
+    }
+
+    /// Removes it and tells if that did not work.
+    pub fn discard(self) -> Result<(), SnapshotError> {
+        match fs::remove_dir_all(&self.dir) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(SnapshotError::io("remove", &self.dir)(error)),
+        }
+    }
+}
+
+impl Drop for ActiveTree {
+    fn drop(&mut self) {
+        // What is left goes with the lease of the build.
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}

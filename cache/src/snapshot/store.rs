@@ -1,0 +1,560 @@
+//! The layers of a state directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::active::ActiveTree;
+use super::error::SnapshotError;
+use super::format::{TreeFormat, TreeId};
+use super::layer::Layer;
+use super::record::{self, Record};
+use crate::digest::{Descriptor, DiffId, Digest};
+use crate::layer::apply::{apply, set_directories};
+use crate::layer::index::LayerIndex;
+use crate::root::StatePaths;
+
+/// Names are 32 bits of a hash: with a million trees the sixteenth is free for sure.
+const MOST_NAMES: u32 = 16;
+
+/// The layers of a state directory. Shared by threads.
+#[derive(Debug)]
+pub struct LayerStore {
+    paths: StatePaths,
+    work: PathBuf,
+    counter: AtomicU64,
+    known: Mutex<BTreeMap<DiffId, Arc<Layer>>>,
+}
+
+impl LayerStore {
+    /// Opens the layers; makes the directories it needs.
+    pub fn open(paths: &StatePaths) -> Result<Self, SnapshotError> {
+        Self::open_in(paths, paths.work())
+    }
+
+    /// As [`Self::open`], with trees being made in a directory of their own (that of a lease), on the same file system.
+    pub fn open_in(paths: &StatePaths, work: impl Into<PathBuf>) -> Result<Self, SnapshotError> {
+        let work = work.into();
+        for dir in [&paths.layers(), &paths.trees(), &work] {
+            fs::create_dir_all(dir).map_err(SnapshotError::io("make directory", dir))?;
+        }
+        let known = Mutex::new(BTreeMap::new());
+        Ok(Self {
+            paths: paths.clone(),
+            work,
+            counter: AtomicU64::new(0),
+            known,
+        })
+    }
+
+    /// Where trees are: the working directory of overlay mounts.
+    pub fn trees(&self) -> PathBuf {
+        self.paths.trees()
+    }
+
+    /// The directory of a tree.
+    pub fn tree_path(&self, tree: &TreeId) -> PathBuf {
+        self.paths.trees().join(tree.as_str())
+    }
+
+    /// A fresh directory for a tree.
+    pub fn new_tree(&self) -> Result<ActiveTree, SnapshotError> {
+        loop {
+            let number = self.counter.fetch_add(1, Ordering::Relaxed);
+            // Another process may have the same number in another pid namespace: making the directory decides.
+            let dir = self.work.join(format!("t{}-{number}", std::process::id()));
+            if let Some(active) = ActiveTree::create(dir)? {
+                return Ok(active);
+            }
+        }
+    }
+
+    /// A layer, if the store has it.
+    pub fn layer(&self, diff_id: &DiffId) -> Result<Option<Arc<Layer>>, SnapshotError> {
+        if let Some(layer) = self.known().get(diff_id) {
+            return Ok(Some(Arc::clone(layer)));
+        }
+        let folder = self.paths.layer(diff_id);
+        let mut record = match record::read(&folder) {
+            Ok(Some(record)) => record,
+            Ok(None) => return Ok(None),
+            // A crash of the machine may leave an empty file; the layer is made again then.
+            Err(error @ SnapshotError::Record { .. }) => {
+                tracing::debug!(%error, "layer is taken as missing");
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        record
+            .trees
+            .retain(|_, tree| self.paths.trees().join(tree).is_dir());
+        Ok(Some(self.remember(diff_id, record)))
+    }
+
+    /// Stores a layer of which there is no tree yet: its tar is elsewhere.
+    pub fn register(
+        &self,
+        diff_id: &DiffId,
+        index: LayerIndex,
+        size: u64,
+    ) -> Result<Arc<Layer>, SnapshotError> {
+        self.publish(diff_id, index, size, None)
+    }
+
+    /// Makes a frozen tree a layer of the store. If there is such a tree already, the new one is discarded.
+    pub fn commit(
+        &self,
+        active: ActiveTree,
+        index: LayerIndex,
+        diff_id: &DiffId,
+        size: u64,
+        format: &TreeFormat,
+    ) -> Result<Arc<Layer>, SnapshotError> {
+        self.publish(diff_id, index, size, Some((&active, format)))
+    }
+
+    /// Notes that a blob holds the layer in a codec.
+    pub fn record_blob(
+        &self,
+        layer: &Layer,
+        codec: &str,
+        blob: Descriptor,
+    ) -> Result<(), SnapshotError> {
+        let folder = self.paths.layer(layer.diff_id());
+        let record = record::lock(&folder)?.update(|record| {
+            record.blobs.insert(codec.to_owned(), blob);
+        })?;
+        layer.replace_record(record);
+        Ok(())
+    }
+
+    /// Gives a layer with a tree of the format: if there is none, it is made from the tar, which must have the diff id.
+    pub fn ensure_tree<R: Read>(
+        &self,
+        diff_id: &DiffId,
+        format: &TreeFormat,
+        tar: impl FnOnce() -> io::Result<R>,
+    ) -> Result<Arc<Layer>, SnapshotError> {
+        if let Some(layer) = self.layer(diff_id)?
+            && layer.tree(format).is_some()
+        {
+            return Ok(layer);
+        }
+        let active = self.new_tree()?;
+        let tar = tar().map_err(crate::layer::error::LayerError::Read)?;
+        let mut reader = HashingReader {
+            inner: tar,
+            hasher: Sha256::new(),
+            size: 0,
+        };
+        let index = apply(&mut reader, active.upper(), format.xattrs())?;
+        let found = DiffId(Digest::from_hash(reader.hasher.finalize().into()));
+        if found != *diff_id {
+            return Err(SnapshotError::Mismatch {
+                expected: diff_id.clone(),
+                found,
+            });
+        }
+        self.commit(active, index, diff_id, reader.size, format)
+    }
+
+    /// Renames a tree into the store under the first name that is its own or free.
+    fn place(
+        &self,
+        active: &ActiveTree,
+        diff_id: &DiffId,
+        format: &TreeFormat,
+    ) -> Result<Place, SnapshotError> {
+        for attempt in 0..MOST_NAMES {
+            let tree = TreeId::candidate(diff_id, format, attempt);
+            if !self.claim_name(active, &tree, diff_id, format)? {
+                continue;
+            }
+            let target = self.tree_path(&tree);
+            let renamed = rustix::fs::renameat_with(
+                CWD,
+                active.upper(),
+                CWD,
+                &target,
+                RenameFlags::NOREPLACE,
+            );
+            return match renamed {
+                Ok(()) => Ok(Place::New(tree)),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(Place::Existing(tree)),
+                Err(error) => Err(SnapshotError::os("rename a tree to", target)(error)),
+            };
+        }
+        Err(SnapshotError::NoName(diff_id.clone()))
+    }
+
+    /// Takes a name for a tree; tells whether it is the tree's (now or since earlier).
+    fn claim_name(
+        &self,
+        active: &ActiveTree,
+        tree: &TreeId,
+        diff_id: &DiffId,
+        format: &TreeFormat,
+    ) -> Result<bool, SnapshotError> {
+        let owner = format!("{format} {diff_id}\n");
+        let marker = self.paths.trees().join(format!("{tree}.id"));
+        match fs::read_to_string(&marker) {
+            Ok(text) => return Ok(text == owner),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(SnapshotError::io("read", marker)(error)),
+        }
+        let temporary = active.work().join("id");
+        fs::write(&temporary, &owner).map_err(SnapshotError::io("write", &temporary))?;
+        let renamed =
+            rustix::fs::renameat_with(CWD, &temporary, CWD, &marker, RenameFlags::NOREPLACE);
+        match renamed {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST) => {
+                let text =
+                    fs::read_to_string(&marker).map_err(SnapshotError::io("read", marker))?;
+                Ok(text == owner)
+            }
+            Err(error) => Err(SnapshotError::os("write", marker)(error)),
+        }
+    }
+
+    /// Stores index and tree under the lock of the layer's folder.
+    ///
+    /// The index of a layer is the first one stored, and all its trees have the implied directories that it tells:
+    /// the same changes frozen over another base, or unpacked from a tar, may have had others.
+    fn publish(
+        &self,
+        diff_id: &DiffId,
+        index: LayerIndex,
+        size: u64,
+        tree: Option<(&ActiveTree, &TreeFormat)>,
+    ) -> Result<Arc<Layer>, SnapshotError> {
+        let folder = self.paths.layer(diff_id);
+        fs::create_dir_all(&folder).map_err(SnapshotError::io("make directory", &folder))?;
+        let locked = record::lock(&folder)?;
+        let file = folder.join("index");
+        // One that a crash of the machine tore is as good as none.
+        let stored = LayerIndex::load(&file).ok();
+        let is_first = stored.is_none();
+        if is_first {
+            index.save(&file)?;
+        }
+        let stored = stored.unwrap_or_else(|| index.clone());
+        let mut placed = None;
+        if let Some((active, format)) = tree {
+            if stored != index {
+                set_directories(active.upper(), stored.implied())?;
+            }
+            let id = match self.place(active, diff_id, format)? {
+                Place::New(id) => id,
+                Place::Existing(id) => {
+                    if is_first {
+                        set_directories(&self.tree_path(&id), stored.implied())?;
+                    }
+                    id
+                }
+            };
+            placed = Some((format.as_str().to_owned(), id.0));
+        }
+        let record = locked.update(|record| {
+            record.size = size;
+            record.trees.extend(placed);
+        })?;
+        let layer = self.remember(diff_id, record);
+        layer.remember(Arc::new(stored));
+        Ok(layer)
+    }
+
+    fn remember(&self, diff_id: &DiffId, record: Record) -> Arc<Layer> {
+        let mut known = self.known();
+        if let Some(layer) = known.get(diff_id) {
+            layer.replace_record(record);
+            return Arc::clone(layer);
+        }
+        let folder = self.paths.layer(diff_id);
+        let layer = Arc::new(Layer::new(diff_id.clone(), folder, record));
+        known.insert(diff_id.clone(), Arc::clone(&layer));
+        layer
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<DiffId, Arc<Layer>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a tree came to lie.
+enum Place {
+    /// It was renamed there.
+    New(TreeId),
+    /// The same tree was there.
+    Existing(TreeId),
+}
+
+struct HashingReader<R> {
+    inner: R,
+    hasher: Sha256,
+    size: u64,
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.size += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::layer::freeze::{FreezeOptions, freeze};
+    use crate::layer::pack::pack;
+    use crate::layer::sink::{Plain, nowhere};
+    use crate::layer::stack::LayerStack;
+
+    const NATIVE: TreeFormat = TreeFormat::Native;
+
+    fn commit(store: &LayerStore, text: &str) -> (Arc<Layer>, Vec<u8>) {
+        let active = store.new_tree().unwrap();
+        fs::write(active.upper().join("file"), text).unwrap();
+        let options = FreezeOptions {
+            xattrs: NATIVE.xattrs(),
+            clamp_mtime: Some(0),
+        };
+        let frozen = freeze(
+            active.upper(),
+            &LayerStack::default(),
+            &mut nowhere(),
+            options,
+        )
+        .unwrap();
+        let mut tar = Vec::new();
+        pack(&frozen.index, active.upper(), &mut Plain(&mut tar)).unwrap();
+        let (diff_id, size) = (frozen.diff_id, frozen.size);
+        (
+            store
+                .commit(active, frozen.index, &diff_id, size, &NATIVE)
+                .unwrap(),
+            tar,
+        )
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name =
+            |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn committing_twice_keeps_one_tree() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let store = LayerStore::open(&paths).unwrap();
+        let (first, _) = commit(&store, "one");
+        let (again, _) = commit(&LayerStore::open(&paths).unwrap(), "one");
+        assert_eq!(first.diff_id(), again.diff_id());
+        let tree = first.tree(&NATIVE).unwrap();
+        assert_eq!(again.tree(&NATIVE), Some(tree.clone()));
+        assert!(tree.as_str().len() <= 8);
+        assert_eq!(
+            names(&paths.trees()),
+            [tree.to_string(), format!("{tree}.id")]
+        );
+        assert!(names(&paths.work()).is_empty(), "nothing is left behind");
+        assert_eq!(
+            fs::read_to_string(store.tree_path(&tree).join("file")).unwrap(),
+            "one"
+        );
+
+        let fresh = LayerStore::open(&paths).unwrap();
+        let found = fresh.layer(first.diff_id()).unwrap().unwrap();
+        assert_eq!(
+            (found.size(), found.tree(&NATIVE)),
+            (first.size(), Some(tree.clone()))
+        );
+        assert_eq!(*found.index().unwrap(), *first.index().unwrap());
+        assert!(
+            fresh
+                .layer(&DiffId(Digest::of(b"other")))
+                .unwrap()
+                .is_none()
+        );
+
+        fs::remove_dir_all(store.tree_path(&tree)).unwrap();
+        let found = LayerStore::open(&paths)
+            .unwrap()
+            .layer(first.diff_id())
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.tree(&NATIVE), None, "a tree that is gone is not told");
+    }
+
+    #[test]
+    fn a_taken_name_is_passed_over() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let (first, _) = commit(
+            &LayerStore::open(&StatePaths::new(dir.path())).unwrap(),
+            "one",
+        );
+        let other = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(other.path());
+        let store = LayerStore::open(&paths).unwrap();
+        let taken = first.tree(&NATIVE).unwrap();
+        fs::write(
+            paths.trees().join(format!("{taken}.id")),
+            "native sha256:other\n",
+        )
+        .unwrap();
+        let (second, _) = commit(&store, "one");
+        assert_ne!(second.tree(&NATIVE).unwrap(), taken);
+        assert_eq!(second.diff_id(), first.diff_id());
+    }
+
+    #[test]
+    fn trees_are_made_from_tars() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let (layer, tar) = commit(
+            &LayerStore::open(&StatePaths::new(dir.path())).unwrap(),
+            "x",
+        );
+        let other = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(other.path());
+        let store = LayerStore::open(&paths).unwrap();
+        let index = (*layer.index().unwrap()).clone();
+        let registered = store
+            .register(layer.diff_id(), index, layer.size())
+            .unwrap();
+        assert_eq!(registered.tree(&NATIVE), None);
+
+        let wrong = store.ensure_tree(layer.diff_id(), &NATIVE, || Ok(&[0_u8; 1024][..]));
+        assert!(matches!(wrong, Err(SnapshotError::Mismatch { .. })));
+        assert!(names(&paths.trees()).is_empty() && names(&paths.work()).is_empty());
+
+        let made = store
+            .ensure_tree(layer.diff_id(), &NATIVE, || Ok(tar.as_slice()))
+            .unwrap();
+        let tree = store.tree_path(&made.tree(&NATIVE).unwrap());
+        assert_eq!(fs::read_to_string(tree.join("file")).unwrap(), "x");
+        assert_eq!(registered.tree(&NATIVE), made.tree(&NATIVE));
+        let unused = || -> io::Result<&[u8]> { panic!("the tree is there") };
+        store.ensure_tree(layer.diff_id(), &NATIVE, unused).unwrap();
+
+        let mapped = TreeFormat::IdMap("u100000-65536".into());
+        let both = store
+            .ensure_tree(layer.diff_id(), &mapped, || Ok(tar.as_slice()))
+            .unwrap();
+        assert_ne!(both.tree(&mapped), both.tree(&NATIVE));
+    }
+
+    #[test]
+    fn all_trees_of_a_layer_have_the_implied_directories_of_its_index() {
+        crate::layer::require_root_in_tests();
+        use crate::layer::tests_support::{directory, file};
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let store = LayerStore::open(&StatePaths::new(dir.path())).unwrap();
+        let frozen =
+            |mode| LayerIndex::new(vec![file("d/f", b"f")], vec![directory("d", mode)]).unwrap();
+        let id = {
+            let active = store.new_tree().unwrap();
+            fs::create_dir(active.upper().join("d")).unwrap();
+            fs::write(active.upper().join("d/f"), "f").unwrap();
+            pack(&frozen(0o700), active.upper(), &mut nowhere())
+                .unwrap()
+                .diff_id
+        };
+        store.register(&id, frozen(0o700), 1).unwrap();
+        let active = store.new_tree().unwrap();
+        fs::create_dir(active.upper().join("d")).unwrap();
+        let layer = store
+            .commit(active, frozen(0o711), &id, 1, &NATIVE)
+            .unwrap();
+        assert_eq!(*layer.index().unwrap(), frozen(0o700));
+        let tree = store.tree_path(&layer.tree(&NATIVE).unwrap());
+        let mode = fs::metadata(tree.join("d")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn many_at_once_meet_at_one_tree() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        std::thread::scope(|scope| {
+            for number in 0..16 {
+                let paths = &paths;
+                scope.spawn(move || {
+                    let store = LayerStore::open(paths).unwrap();
+                    for text in ["one", "two", "three"] {
+                        let (layer, tar) = commit(&store, text);
+                        let mapped = TreeFormat::IdMap(format!("m{}", number % 2));
+                        store
+                            .ensure_tree(layer.diff_id(), &mapped, || Ok(tar.as_slice()))
+                            .unwrap();
+                    }
+                });
+            }
+        });
+        assert!(names(&paths.work()).is_empty());
+        // Three layers in three formats, each with its marker.
+        assert_eq!(names(&paths.trees()).len(), 18);
+        assert_eq!(names(&paths.layers()).len(), 3);
+        for hex in names(&paths.layers()) {
+            let diff_id = DiffId(format!("sha256:{hex}").parse().unwrap());
+            let layer = LayerStore::open(&paths)
+                .unwrap()
+                .layer(&diff_id)
+                .unwrap()
+                .unwrap();
+            let formats = [
+                NATIVE,
+                TreeFormat::IdMap("m0".into()),
+                TreeFormat::IdMap("m1".into()),
+            ];
+            assert!(formats.iter().all(|format| layer.tree(format).is_some()));
+            assert_eq!(names(&paths.layers().join(hex)), ["index", "layer.json"]);
+        }
+    }
+
+    #[test]
+    fn blobs_are_recorded_and_damage_is_a_missing_layer() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let store = LayerStore::open(&paths).unwrap();
+        let (layer, _) = commit(&store, "y");
+        let blob = Descriptor {
+            media_type: "m".into(),
+            digest: Digest::of(b"b"),
+            size: 1,
+        };
+        store.record_blob(&layer, "gzip", blob.clone()).unwrap();
+        let found = LayerStore::open(&paths)
+            .unwrap()
+            .layer(layer.diff_id())
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.blobs(), [("gzip".to_owned(), blob)].into());
+        assert!(found.tree(&NATIVE).is_some());
+
+        fs::write(paths.layer(layer.diff_id()).join("layer.json"), "").unwrap();
+        let fresh = LayerStore::open(&paths).unwrap();
+        assert!(fresh.layer(layer.diff_id()).unwrap().is_none());
+        let (again, _) = commit(&fresh, "y");
+        assert_eq!(again.tree(&NATIVE), layer.tree(&NATIVE));
+    }
+}
