@@ -2,3 +2,8 @@
 //!
 //! A library without globals. Nothing below `cli` reads flags, environment, terminal or home directory.
 
+pub mod cancel;
+pub mod clock;
+pub mod outcome;
+pub mod progress;
+pub mod text;

@@ -1,0 +1,17 @@
+//! Where events go.
+
+use super::event::Event;
+
+/// Takes events. Cannot fail: a display that breaks must not break a build. May block on [`Event::Output`] only.
+pub trait EventSink: Send + Sync {
+    /// Takes an event that happens now.
+    fn emit(&self, event: Event);
+}
+
+/// Takes events and forgets them, chosen on purpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Discard;
+
+impl EventSink for Discard {
+    fn emit(&self, _event: Event) {}
+}
