@@ -6,4 +6,5 @@ pub mod cancel;
 pub mod clock;
 pub mod outcome;
 pub mod progress;
+pub mod registry;
 pub mod text;
