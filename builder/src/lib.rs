@@ -4,6 +4,8 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod export;
+pub mod image;
 pub mod outcome;
 pub mod progress;
 pub mod registry;
