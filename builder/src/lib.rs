@@ -4,6 +4,7 @@
 
 pub mod cancel;
 pub mod clock;
+pub mod context;
 pub mod export;
 pub mod image;
 pub mod outcome;

@@ -1,0 +1,420 @@
+//! Writes a planned layer into a fresh tree.
+//!
+//! Bytes are shared with the source where the file system can (reflink), else copied inside the kernel, else by hand.
+//! Everything is made relative to the tree's descriptor. The tree is private to this call until it returns; what an error
+//! leaves in it is the caller's to remove.
+//!
+//! # Files that change meanwhile
+//!
+//! The plan holds the digest of each file. A file of the client must have the very stat it was hashed with, before and
+//! after copying; if not, the copy's bytes are hashed, and only if they are the planned ones it stays.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cache::checksum::file::{hash_reader, in_parallel};
+use cache::checksum::stat_cache::FileStat;
+use cache::digest::ContentDigest;
+use cache::layer::index::LayerIndex;
+use frontend::graph::InputIndex;
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    copy_file_range, fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, makedev,
+    mkdirat, mknodat, openat, symlinkat, utimensat,
+};
+
+use super::archive::{self, ArchiveError};
+use super::error::{CopyError, WriteError, shown};
+use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::select::{Sources, tree_of};
+
+/// Size of the buffer for copying by hand.
+const BUFFER: usize = 256 * 1024;
+
+/// Writes the layer into an empty directory that exists, with at most `threads` threads, and gives its index.
+pub fn apply(
+    plan: &CopyPlan,
+    sources: &Sources<'_>,
+    tree: &Path,
+    threads: usize,
+) -> Result<LayerIndex, CopyError> {
+    let index = plan.index()?;
+    let writer = Writer::open(tree)?;
+    writer.make_directories(plan)?;
+    let files: Vec<&PlannedEntry> = plan.entries.iter().filter(|e| is_own_file(e)).collect();
+    in_parallel(&files, threads, |entry| writer.write_file(entry, sources))?;
+    writer.unpack(plan, sources)?;
+    for entry in &plan.entries {
+        writer.make_other(entry)?;
+    }
+    writer.finish_directories(plan)?;
+    Ok(index)
+}
+
+/// Whether an entry is a file with bytes of its own, outside of archives.
+fn is_own_file(entry: &PlannedEntry) -> bool {
+    match &entry.kind {
+        PlannedKind::File {
+            link_to: None,
+            bytes,
+            ..
+        } => !matches!(bytes, Bytes::Archive { .. }),
+        PlannedKind::File {
+            link_to: Some(_), ..
+        }
+        | PlannedKind::Directory
+        | PlannedKind::Symlink(_)
+        | PlannedKind::CharDevice(..)
+        | PlannedKind::BlockDevice(..)
+        | PlannedKind::Fifo => false,
+    }
+}
+
+struct Writer {
+    root: OwnedFd,
+    path: PathBuf,
+    /// Set when the file system turns out not to share blocks: asking again for every file costs a call each.
+    cannot_share: AtomicBool,
+}
+
+impl Writer {
+    fn open(tree: &Path) -> Result<Self, WriteError> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let root = openat(rustix::fs::CWD, tree, flags, Mode::empty()).map_err(|errno| {
+            WriteError::Io {
+                attempt: "open",
+                path: tree.to_owned(),
+                source: errno.into(),
+            }
+        })?;
+        Ok(Self {
+            root,
+            path: tree.to_owned(),
+            cannot_share: AtomicBool::new(false),
+        })
+    }
+
+    fn fail<E: Into<io::Error>>(
+        &self,
+        attempt: &'static str,
+        path: &[u8],
+    ) -> impl Fn(E) -> WriteError {
+        let path = self.path.join(OsStr::from_bytes(path));
+        move |error| WriteError::Io {
+            attempt,
+            path: path.clone(),
+            source: error.into(),
+        }
+    }
+
+    /// Makes all directories, parents first, for this process alone as yet.
+    fn make_directories(&self, plan: &CopyPlan) -> Result<(), WriteError> {
+        let mut paths: Vec<&[u8]> = plan
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == PlannedKind::Directory)
+            .map(|entry| entry.path.as_slice())
+            .chain(
+                plan.implied
+                    .iter()
+                    .map(|directory| directory.path.as_slice()),
+            )
+            .filter(|path| !path.is_empty())
+            .collect();
+        paths.sort_unstable();
+        for path in paths {
+            mkdirat(&self.root, OsStr::from_bytes(path), Mode::RWXU)
+                .map_err(self.fail("create directory", path))?;
+        }
+        Ok(())
+    }
+
+    /// Sets the directories' metadata, children first: making entries has changed their times.
+    fn finish_directories(&self, plan: &CopyPlan) -> Result<(), WriteError> {
+        let own = plan
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == PlannedKind::Directory)
+            .map(|e| (e.path.as_slice(), e.mode, (e.uid, e.gid), e.mtime));
+        let implied = plan
+            .implied
+            .iter()
+            .map(|d| (d.path.as_slice(), d.mode, (d.uid, d.gid), d.mtime));
+        let mut all: Vec<_> = own.chain(implied).collect();
+        all.sort_unstable_by(|a, b| b.0.cmp(a.0));
+        for (path, mode, owner, mtime) in all {
+            self.set_metadata(path, Some(mode), owner, mtime)?;
+        }
+        Ok(())
+    }
+
+    /// Owner before mode: changing the owner clears set-id bits.
+    fn set_metadata(
+        &self,
+        path: &[u8],
+        mode: Option<u32>,
+        (uid, gid): (u32, u32),
+        mtime: i64,
+    ) -> Result<(), WriteError> {
+        let name = OsStr::from_bytes(if path.is_empty() { b"." } else { path });
+        chownat(
+            &self.root,
+            name,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(self.fail("set the owner of", path))?;
+        if let Some(mode) = mode {
+            chmodat(
+                &self.root,
+                name,
+                Mode::from_raw_mode(mode),
+                AtFlags::empty(),
+            )
+            .map_err(self.fail("set the mode of", path))?;
+        }
+        utimensat(&self.root, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(self.fail("set the time of", path))
+    }
+
+    fn create(&self, entry: &PlannedEntry) -> Result<File, WriteError> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(
+            &self.root,
+            OsStr::from_bytes(&entry.path),
+            flags,
+            Mode::RUSR | Mode::WUSR,
+        )
+        .map(File::from)
+        .map_err(self.fail("create", &entry.path))
+    }
+
+    fn finish_file(&self, entry: &PlannedEntry, file: &File) -> Result<(), WriteError> {
+        let path = &entry.path;
+        fchown(
+            file,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )
+        .map_err(self.fail("set the owner of", path))?;
+        fchmod(file, Mode::from_raw_mode(entry.mode))
+            .map_err(self.fail("set the mode of", path))?;
+        if let Some(value) = &entry.capability {
+            fsetxattr(file, "security.capability", value, XattrFlags::empty())
+                .map_err(self.fail("set the capabilities of", path))?;
+        }
+        futimens(file, &times(entry.mtime)).map_err(self.fail("set the time of", path))
+    }
+
+    fn write_file(&self, entry: &PlannedEntry, sources: &Sources<'_>) -> Result<(), CopyError> {
+        let PlannedKind::File {
+            content,
+            bytes,
+            size,
+            ..
+        } = &entry.kind
+        else {
+            return Ok(());
+        };
+        let mut file = self.create(entry)?;
+        match bytes {
+            Bytes::Inline(data) => file
+                .write_all(data)
+                .map_err(self.fail("write", &entry.path))?,
+            Bytes::Source { input, path, stamp } => {
+                let source = tree_of(*input, sources).open(path)?;
+                let is_the_hashed = |file: &File| match stamp {
+                    Some(stamp) => fstat(file).is_ok_and(|found| FileStat::from(&found) == *stamp),
+                    None => true,
+                };
+                let was = is_the_hashed(&source);
+                let copied = self
+                    .copy_bytes(&source, &mut file, *size)
+                    .map_err(self.fail("write", &entry.path))?;
+                let is_sure = was && copied == *size && is_the_hashed(&source);
+                if !is_sure && self.digest_of(&mut file, entry)? != *content {
+                    return Err(WriteError::Changed(shown(path)).into());
+                }
+            }
+            Bytes::Archive { .. } => return Ok(()),
+        }
+        Ok(self.finish_file(entry, &file)?)
+    }
+
+    fn digest_of(
+        &self,
+        file: &mut File,
+        entry: &PlannedEntry,
+    ) -> Result<ContentDigest, WriteError> {
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| hash_reader(&*file))
+            .map_err(self.fail("read", &entry.path))
+    }
+
+    /// Copies a whole file; gives the number of bytes. `expected` is only a hint.
+    fn copy_bytes(&self, source: &File, target: &mut File, expected: u64) -> io::Result<u64> {
+        if expected > 0 && !self.cannot_share.load(Ordering::Relaxed) {
+            match ioctl_ficlone(target.as_fd(), source.as_fd()) {
+                Ok(()) => return Ok(target.metadata()?.len()),
+                Err(_) => self.cannot_share.store(true, Ordering::Relaxed),
+            }
+        }
+        let mut copied = 0;
+        while copied < expected {
+            let length = usize::try_from(expected - copied).unwrap_or(usize::MAX);
+            match copy_file_range(source, None, &*target, None, length) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => copied += length as u64,
+            }
+        }
+        // What is left: all of it where the kernel does not copy between these file systems, else growth.
+        Ok(copied + copy_by_hand(source, target)?)
+    }
+
+    /// Writes the files that come from archives, reading each archive once.
+    fn unpack(&self, plan: &CopyPlan, sources: &Sources<'_>) -> Result<(), CopyError> {
+        type Wanted<'p> = BTreeMap<u64, Vec<&'p PlannedEntry>>;
+        let mut archives: BTreeMap<(Option<InputIndex>, &[u8]), Wanted<'_>> = BTreeMap::new();
+        for entry in &plan.entries {
+            if let PlannedKind::File {
+                link_to: None,
+                bytes:
+                    Bytes::Archive {
+                        input,
+                        path,
+                        member,
+                    },
+                ..
+            } = &entry.kind
+            {
+                let wanted = archives.entry((*input, path)).or_default();
+                wanted.entry(*member).or_default().push(entry);
+            }
+        }
+        for ((input, path), mut wanted) in archives {
+            let fail = |source: ArchiveError| CopyError::Archive {
+                path: shown(path),
+                source,
+            };
+            let file = tree_of(input, sources).open(path)?;
+            let mut members = archive::open(file).map_err(fail)?;
+            let mut number = 0;
+            while let Some(first) = wanted.first_entry() {
+                match members.next_member().map_err(|e| fail(e.into()))? {
+                    None => return Err(WriteError::Changed(shown(path)).into()),
+                    Some(_) if number == *first.key() => {
+                        self.write_member(&first.remove(), &mut members, path)?;
+                    }
+                    Some(_) => {}
+                }
+                number += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_member(
+        &self,
+        entries: &[&PlannedEntry],
+        content: &mut impl Read,
+        archive: &[u8],
+    ) -> Result<(), WriteError> {
+        let mut first: Option<File> = None;
+        for entry in entries {
+            let mut file = self.create(entry)?;
+            match &mut first {
+                None => io::copy(content, &mut file).map_err(self.fail("write", &entry.path))?,
+                Some(first) => first
+                    .seek(SeekFrom::Start(0))
+                    .and_then(|_| io::copy(first, &mut file))
+                    .map_err(self.fail("write", &entry.path))?,
+            };
+            let digest = self.digest_of(&mut file, entry)?;
+            if !matches!(&entry.kind, PlannedKind::File { content, .. } if *content == digest) {
+                return Err(WriteError::Changed(shown(archive)));
+            }
+            self.finish_file(entry, &file)?;
+            first.get_or_insert(file);
+        }
+        Ok(())
+    }
+
+    /// Makes what is neither directory nor file with bytes.
+    fn make_other(&self, entry: &PlannedEntry) -> Result<(), WriteError> {
+        let name = OsStr::from_bytes(&entry.path);
+        let node = |kind, major, minor| {
+            mknodat(&self.root, name, kind, Mode::RUSR, makedev(major, minor))
+                .map_err(self.fail("create", &entry.path))
+        };
+        let mode = match &entry.kind {
+            PlannedKind::Directory => return Ok(()),
+            PlannedKind::File { link_to: None, .. } => return Ok(()),
+            PlannedKind::File {
+                link_to: Some(first),
+                ..
+            } => {
+                let first = OsStr::from_bytes(first);
+                return linkat(&self.root, first, &self.root, name, AtFlags::empty())
+                    .map_err(self.fail("link", &entry.path));
+            }
+            PlannedKind::Symlink(target) => {
+                symlinkat(OsStr::from_bytes(target), &self.root, name)
+                    .map_err(self.fail("create the link", &entry.path))?;
+                None
+            }
+            PlannedKind::CharDevice(major, minor) => {
+                node(FileType::CharacterDevice, *major, *minor)?;
+                Some(entry.mode)
+            }
+            PlannedKind::BlockDevice(major, minor) => {
+                node(FileType::BlockDevice, *major, *minor)?;
+                Some(entry.mode)
+            }
+            PlannedKind::Fifo => {
+                node(FileType::Fifo, 0, 0)?;
+                Some(entry.mode)
+            }
+        };
+        self.set_metadata(&entry.path, mode, (entry.uid, entry.gid), entry.mtime)
+    }
+}
+
+fn copy_by_hand(mut source: &File, target: &mut File) -> io::Result<u64> {
+    let mut buffer = Vec::new();
+    let mut copied = 0;
+    loop {
+        if buffer.is_empty() {
+            // Most files have been copied whole by now: one byte is enough to see the end.
+            buffer = vec![0; 1];
+        }
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(length) => {
+                target.write_all(&buffer[..length])?;
+                copied += length as u64;
+                buffer.resize(BUFFER, 0);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn times(mtime: i64) -> Timestamps {
+    let time = Timespec {
+        tv_sec: mtime,
+        tv_nsec: 0,
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}

@@ -1,0 +1,347 @@
+//! Local archives of ADD: told by content, unpacked below the destination.
+//!
+//! A tar, plain or compressed with gzip, bzip2, xz or zstd. What has no member that can be read is no archive and copied as it is.
+//! Paths and links of members are resolved with the destination as root. Names that start with `.wh.` are ordinary files
+//! here; in the image they delete, as they do in BuildKit.
+//!
+//! The archive is read twice: to plan, hashing the members, and to write them.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+
+use cache::checksum::file::hash_reader;
+use cache::layer::entry::normalise_capability;
+use cache::layer::error::{LayerError, TarProblem};
+use cache::layer::reader::{Member, MemberKind, TarReader};
+use frontend::graph::InputIndex;
+
+use super::error::{CopyError, shown};
+use super::owner::Ids;
+use super::plan::{Bytes, PlannedEntry, PlannedKind};
+use super::resolve::{Step, clean, join, resolve, split};
+use super::selection::Pick;
+use super::source::{SourceKind, SourceTree, resolved};
+use super::target::Target;
+
+/// Why an archive could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It ends too early.
+    #[error("unexpected EOF")]
+    Truncated,
+    /// It is malformed.
+    #[error(transparent)]
+    Malformed(LayerError),
+    /// It could not be read.
+    #[error("cannot read the archive")]
+    Read(#[source] io::Error),
+    /// A hard link to nothing.
+    #[error("link {target} {path}: no such file or directory")]
+    LinkTarget {
+        /// What it links to, in the destination.
+        target: String,
+        /// The link, in the destination.
+        path: String,
+    },
+    /// A hard link to a file of the base.
+    #[error("not supported yet: the hard link {path} to {target}, which is not in the archive")]
+    LinkToBase {
+        /// What it links to, in the destination.
+        target: String,
+        /// The link, in the destination.
+        path: String,
+    },
+    /// A member that layers cannot have.
+    #[error("member {path}: {problem}")]
+    Member {
+        /// Which.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+impl From<LayerError> for ArchiveError {
+    fn from(error: LayerError) -> Self {
+        match error {
+            LayerError::Tar {
+                problem: TarProblem::Truncated,
+                ..
+            } => Self::Truncated,
+            LayerError::Read(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Truncated
+            }
+            LayerError::Read(source) => Self::Read(source),
+            other => Self::Malformed(other),
+        }
+    }
+}
+
+/// An archive opened for reading its members.
+pub(super) type Members = TarReader<Box<dyn Read>>;
+
+/// Opens an archive.
+pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
+    let mut magic = Vec::with_capacity(6);
+    (&file)
+        .take(6)
+        .read_to_end(&mut magic)
+        .and_then(|_| file.seek(SeekFrom::Start(0)))
+        .map_err(ArchiveError::Read)?;
+    let input = BufReader::with_capacity(256 * 1024, file);
+    let plain: Box<dyn Read> = match magic.as_slice() {
+        [0x1f, 0x8b, 8, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let decoder = zstd::Decoder::with_buffer(input).map_err(ArchiveError::Read)?;
+            Box::new(decoder)
+        }
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(input, true)),
+        _ => Box::new(input),
+    };
+    Ok(TarReader::new(plain))
+}
+
+/// Whether a picked source is an archive.
+pub(super) fn is_archive(tree: &dyn SourceTree, pick: &Pick) -> Result<bool, CopyError> {
+    let is_file = pick
+        .nodes
+        .first()
+        .is_some_and(|node| matches!(node.entry.kind, SourceKind::File { .. }));
+    if !is_file {
+        return Ok(false);
+    }
+    match open(tree.open(&pick.path)?) {
+        Ok(mut members) => Ok(matches!(members.next_member(), Ok(Some(_)))),
+        Err(_) => Ok(false),
+    }
+}
+
+/// An archive on its way into a destination.
+pub(super) struct Unpacking<'a> {
+    pub(super) tree: &'a dyn SourceTree,
+    pub(super) pick: &'a Pick,
+    pub(super) input: Option<InputIndex>,
+    /// `--chown`
+    pub(super) owner: Option<Ids>,
+    /// The destination, resolved.
+    pub(super) at: Vec<u8>,
+}
+
+/// Plans all members of an archive.
+pub(super) fn plan_members(
+    target: &mut Target<'_>,
+    unpacking: &Unpacking<'_>,
+    groups: &mut u32,
+) -> Result<(), CopyError> {
+    let fail = |source: ArchiveError| CopyError::Archive {
+        path: shown(&unpacking.pick.path),
+        source,
+    };
+    let owner = unpacking.owner.unwrap_or(Ids { uid: 0, gid: 0 });
+    target.make_directories(&unpacking.at, 0o755, owner)?;
+    let mut members = open(unpacking.tree.open(&unpacking.pick.path)?).map_err(fail)?;
+    let mut number = 0;
+    while let Some(member) = members.next_member().map_err(|e| fail(e.into()))? {
+        let mut planning = MemberPlan {
+            target,
+            unpacking,
+            groups,
+            number,
+        };
+        let place = planning.place(&member)?;
+        if let Some(relative) = place {
+            let kind = planning.kind(&member, &relative, &mut members)?;
+            planning.put(&member, relative, kind)?;
+        }
+        number += 1;
+    }
+    Ok(())
+}
+
+/// One member being planned.
+struct MemberPlan<'m, 't, 'u> {
+    target: &'m mut Target<'t>,
+    unpacking: &'m Unpacking<'u>,
+    groups: &'m mut u32,
+    number: u64,
+}
+
+impl MemberPlan<'_, '_, '_> {
+    fn fail(&self, source: ArchiveError) -> CopyError {
+        CopyError::Archive {
+            path: shown(&self.unpacking.pick.path),
+            source,
+        }
+    }
+
+    /// Where a path inside the archive leads, relative to the destination; links followed but for the last name.
+    fn resolve_parent(&self, path: &[u8]) -> Result<Option<Vec<u8>>, CopyError> {
+        let path = clean(path);
+        let Some((parent, name)) = split(&path) else {
+            return Ok(None);
+        };
+        let step = |path: &[u8]| {
+            let found = self.target.lookup(&join(&self.unpacking.at, path))?;
+            Ok(found.map(|entry| entry.kind))
+        };
+        let parent = resolved(parent, resolve(parent, step))?.path;
+        Ok(Some(join(&parent, name)))
+    }
+
+    /// The member's place relative to the destination, with parents made. `None` for the destination itself, which an
+    /// archive does not change.
+    fn place(&mut self, member: &Member) -> Result<Option<Vec<u8>>, CopyError> {
+        let Some(relative) = self.resolve_parent(&member.path)? else {
+            return Ok(None);
+        };
+        if let Some((parent, _)) = split(&relative) {
+            let owner = self.unpacking.owner.unwrap_or(Ids { uid: 0, gid: 0 });
+            let parent = join(&self.unpacking.at, parent);
+            self.target.make_directories(&parent, 0o755, owner)?;
+        }
+        Ok(Some(relative))
+    }
+
+    fn kind(
+        &mut self,
+        member: &Member,
+        relative: &[u8],
+        content: &mut Members,
+    ) -> Result<PlannedKind, CopyError> {
+        let wrong = |problem| ArchiveError::Member {
+            path: shown(&member.path),
+            problem,
+        };
+        let device = |major: i64, minor: i64| match (u32::try_from(major), u32::try_from(minor)) {
+            (Ok(major), Ok(minor)) => Ok((major, minor)),
+            (Err(_), _) | (_, Err(_)) => Err(wrong("device number out of range")),
+        };
+        let kind =
+            match &member.kind {
+                MemberKind::Directory => Ok(PlannedKind::Directory),
+                MemberKind::Fifo => Ok(PlannedKind::Fifo),
+                MemberKind::Symlink(target) => Ok(PlannedKind::Symlink(target.clone())),
+                MemberKind::CharDevice(0, 0) => Err(wrong(
+                    "a character device 0/0 would hide files of the image",
+                )),
+                MemberKind::CharDevice(major, minor) => device(*major, *minor)
+                    .map(|(major, minor)| PlannedKind::CharDevice(major, minor)),
+                MemberKind::BlockDevice(major, minor) => device(*major, *minor)
+                    .map(|(major, minor)| PlannedKind::BlockDevice(major, minor)),
+                MemberKind::HardLink(target) => return self.link(target, relative),
+                MemberKind::File => self.file(member, content),
+            };
+        kind.map_err(|source| self.fail(source))
+    }
+
+    fn file(&self, member: &Member, content: &mut Members) -> Result<PlannedKind, ArchiveError> {
+        let hashed = hash_reader(content).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => ArchiveError::Truncated,
+            _ => ArchiveError::Read(source),
+        })?;
+        Ok(PlannedKind::File {
+            size: member.size,
+            content: hashed,
+            bytes: Bytes::Archive {
+                input: self.unpacking.input,
+                path: self.unpacking.pick.path.clone(),
+                member: self.number,
+            },
+            group: None,
+            link_to: None,
+        })
+    }
+
+    /// A hard link becomes a member of its target's group.
+    fn link(&mut self, target: &[u8], relative: &[u8]) -> Result<PlannedKind, CopyError> {
+        let found = self.resolve_parent(target)?.unwrap_or_default();
+        let path = join(&self.unpacking.at, &found);
+        let names = || (shown(&found), shown(relative));
+        let Some(entry) = self.target.planned(&path) else {
+            let is_there = self.target.lookup(&path)?.is_some();
+            let (target, path) = names();
+            return Err(self.fail(if is_there {
+                ArchiveError::LinkToBase { target, path }
+            } else {
+                ArchiveError::LinkTarget { target, path }
+            }));
+        };
+        let mut entry = entry.clone();
+        match &mut entry.kind {
+            PlannedKind::File { group, .. } => {
+                if group.is_none() {
+                    *self.groups += 1;
+                    *group = Some(*self.groups);
+                }
+                let kind = entry.kind.clone();
+                self.target.put(entry);
+                Ok(kind)
+            }
+            // A second name of a link or device is a second link or device.
+            PlannedKind::Symlink(_)
+            | PlannedKind::CharDevice(..)
+            | PlannedKind::BlockDevice(..)
+            | PlannedKind::Fifo => Ok(entry.kind),
+            PlannedKind::Directory => Err(self.fail(ArchiveError::Member {
+                path: names().1,
+                problem: "hard link to a directory",
+            })),
+        }
+    }
+
+    fn put(
+        &mut self,
+        member: &Member,
+        relative: Vec<u8>,
+        kind: PlannedKind,
+    ) -> Result<(), CopyError> {
+        let path = join(&self.unpacking.at, &relative);
+        let found = self.target.lookup(&path)?;
+        let is_directory = found.map(|found| found.kind == Step::Directory);
+        let stays_directory = is_directory == Some(true) && kind == PlannedKind::Directory;
+        // A directory comes in place of anything else, and anything else in place of a directory.
+        if is_directory.is_some() && !stays_directory {
+            self.target.replace(&path);
+        }
+        let (own, capability) = checked(member, &kind).map_err(|source| self.fail(source))?;
+        let owner = self.unpacking.owner.unwrap_or(own);
+        let mode = match kind {
+            PlannedKind::Symlink(_) => 0o777,
+            PlannedKind::Directory
+            | PlannedKind::File { .. }
+            | PlannedKind::CharDevice(..)
+            | PlannedKind::BlockDevice(..)
+            | PlannedKind::Fifo => member.mode & 0o7777,
+        };
+        self.target.put(PlannedEntry {
+            path,
+            kind,
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            mtime: member.mtime,
+            capability,
+        });
+        Ok(())
+    }
+}
+
+/// Owner and capability of a member, if layers can have them.
+fn checked(member: &Member, kind: &PlannedKind) -> Result<(Ids, Option<Vec<u8>>), ArchiveError> {
+    let wrong = |problem| ArchiveError::Member {
+        path: shown(&member.path),
+        problem,
+    };
+    let (Ok(uid), Ok(gid)) = (u32::try_from(member.uid), u32::try_from(member.gid)) else {
+        return Err(wrong("owner out of range"));
+    };
+    let capability = match (&member.capability, kind) {
+        (Some(value), PlannedKind::File { .. }) => {
+            let normal = normalise_capability(value);
+            Some(normal.ok_or_else(|| wrong("malformed security.capability"))?)
+        }
+        (_, _) => None,
+    };
+    Ok((Ids { uid, gid }, capability))
+}

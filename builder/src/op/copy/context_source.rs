@@ -1,0 +1,93 @@
+//! A directory of the client as a source.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::error::SourceError;
+use super::source::{Hashed, LinkIdentity, Origin, SourceEntry, SourceKind, SourceTree};
+use crate::context::walk::{ContextDir, ContextEntry, ContextKind};
+
+/// A directory of the client as a source.
+#[derive(Debug)]
+pub struct ContextSource {
+    name: String,
+    directory: Arc<ContextDir>,
+}
+
+impl ContextSource {
+    /// Takes a directory and the name it has in messages.
+    pub fn new(name: impl Into<String>, directory: Arc<ContextDir>) -> Self {
+        Self {
+            name: name.into(),
+            directory,
+        }
+    }
+}
+
+fn entry(found: ContextEntry) -> SourceEntry {
+    let size = found.stat.size;
+    let kind = match found.kind {
+        ContextKind::Directory => SourceKind::Directory,
+        ContextKind::File => SourceKind::File {
+            size,
+            content: None,
+        },
+        ContextKind::Symlink(target) => SourceKind::Symlink(target),
+        ContextKind::CharDevice(major, minor) => SourceKind::CharDevice(major, minor),
+        ContextKind::BlockDevice(major, minor) => SourceKind::BlockDevice(major, minor),
+        ContextKind::Fifo => SourceKind::Fifo,
+        ContextKind::Socket => SourceKind::Socket,
+    };
+    let identity = || {
+        let numbers = [found.stat.device, found.stat.inode];
+        LinkIdentity(numbers.iter().flat_map(|n| n.to_le_bytes()).collect())
+    };
+    SourceEntry {
+        kind,
+        mode: found.mode,
+        uid: 0,
+        gid: 0,
+        mtime: found.stat.mtime.0,
+        capability: None,
+        link: found.has_other_names.then(identity),
+        stamp: Some(found.stat),
+    }
+}
+
+impl SourceTree for ContextSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::Client
+    }
+
+    fn lookup(&self, path: &[u8]) -> Result<Option<SourceEntry>, SourceError> {
+        Ok(self.directory.lookup(path)?.map(entry))
+    }
+
+    fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, SourceEntry)>, SourceError> {
+        let children = self.directory.children(path)?.into_iter();
+        Ok(children.map(|(name, found)| (name, entry(found))).collect())
+    }
+
+    fn digest(&self, path: &[u8], entry: &SourceEntry) -> Result<Hashed, SourceError> {
+        // Entries of contexts always have a stamp; the default one matches no file and is never remembered.
+        let stat = entry.stamp.unwrap_or_default();
+        let (content, stat) = self.directory.digest(path, &stat)?;
+        Ok(Hashed {
+            size: stat.size,
+            content,
+            stamp: Some(stat),
+        })
+    }
+
+    fn open(&self, path: &[u8]) -> Result<File, SourceError> {
+        Ok(self.directory.open_file(path)?)
+    }
+
+    fn why_missing(&self, path: &[u8]) -> Option<String> {
+        self.directory.why_excluded(path)
+    }
+}

@@ -1,0 +1,75 @@
+//! `--chown`: names to numbers, by the passwd and group files of the destination.
+//!
+//! As BuildKit: a bare number is user and group; an unknown user is 0, an unknown group the user's own; names without a
+//! file system to look in are an error.
+
+use frontend::graph::Owner;
+
+use super::error::{CopyError, SourceError};
+use super::resolve::{Step, resolve};
+use super::source::{Destination, resolved};
+
+/// A user and a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ids {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// Looks an owner up.
+pub(super) fn resolve_owner(
+    owner: &Owner,
+    base: Option<&dyn Destination>,
+) -> Result<Ids, CopyError> {
+    let user = match (owner.user.as_str(), owner.user.parse::<u32>()) {
+        ("", _) => Ids { uid: 0, gid: 0 },
+        (_, Ok(uid)) => Ids { uid, gid: uid },
+        (name, Err(_)) => {
+            let base = base.ok_or_else(|| CopyError::NoUsers {
+                name: name.to_owned(),
+            })?;
+            // name:password:uid:gid:…
+            let fields = find(base, b"etc/passwd", name)?;
+            Ids {
+                uid: number(&fields, 2),
+                gid: number(&fields, 3),
+            }
+        }
+    };
+    let gid = match owner.group.as_deref() {
+        None => user.gid,
+        Some(group) => match group.parse::<u32>() {
+            Ok(gid) => gid,
+            Err(_) => {
+                let base = base.ok_or_else(|| CopyError::NoGroups {
+                    name: group.to_owned(),
+                })?;
+                // name:password:gid:members
+                match find(base, b"etc/group", group)? {
+                    None => user.gid,
+                    found => number(&found, 2),
+                }
+            }
+        },
+    };
+    Ok(Ids { uid: user.uid, gid })
+}
+
+fn number(fields: &Option<Vec<String>>, at: usize) -> u32 {
+    let field = fields.as_ref().and_then(|fields| fields.get(at));
+    field.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The fields of the first line that starts with a name.
+fn find(base: &dyn Destination, path: &[u8], name: &str) -> Result<Option<Vec<String>>, CopyError> {
+    let step = |path: &[u8]| Ok::<_, SourceError>(base.lookup(path)?.map(|entry| entry.kind));
+    let file = resolved(path, resolve(path, step))?;
+    if !file.is_there || step(&file.path)? != Some(Step::Other) {
+        return Ok(None);
+    }
+    let bytes = base.read(&file.path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines().map(|line| line.trim().split(':'));
+    let found = lines.find(|fields| fields.clone().next() == Some(name));
+    Ok(found.map(|fields| fields.map(str::to_owned).collect()))
+}

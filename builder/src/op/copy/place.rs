@@ -1,0 +1,293 @@
+//! Puts selected files into a destination: the rules of where things go and what they become.
+
+use std::collections::BTreeMap;
+
+use cache::digest::ContentDigest;
+use frontend::graph::Owner;
+
+use super::archive;
+use super::chmod::ModeChange;
+use super::error::{CopyError, shown};
+use super::owner::{Ids, resolve_owner};
+use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::resolve::{Step, clean, join, split};
+use super::select::{Sources, tree_of};
+use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
+use super::source::{Destination, LinkIdentity, SourceKind};
+use super::target::Target;
+
+/// Plans the layer of a selection on a base; `None` is scratch. `epoch` is the time of what has no source.
+pub fn plan(
+    selection: &Selection,
+    sources: &Sources<'_>,
+    base: Option<&dyn Destination>,
+    epoch: i64,
+) -> Result<CopyPlan, CopyError> {
+    let mut placing = Placing {
+        target: Target::new(base, epoch),
+        groups: 0,
+    };
+    for action in &selection.actions {
+        match action {
+            SelectedAction::Mkdir { path, mode, owner } => {
+                placing.mkdir(path, *mode, owner.as_ref())?;
+            }
+            SelectedAction::Mkfile { path, mode, data } => placing.mkfile(path, *mode, data)?,
+            SelectedAction::Copy(copy) => placing.copy(copy, sources)?,
+        }
+    }
+    placing.target.finish()
+}
+
+struct Placing<'a> {
+    target: Target<'a>,
+    groups: u32,
+}
+
+/// A destination being filled by one pick.
+struct Placement<'p> {
+    copy: &'p SelectedCopy,
+    pick: &'p Pick,
+    owner: Option<Ids>,
+    /// Where the pick itself goes.
+    at: Vec<u8>,
+}
+
+impl Placing<'_> {
+    fn mkdir(&mut self, path: &str, mode: u32, owner: Option<&Owner>) -> Result<(), CopyError> {
+        let ids = self.owner(owner)?.unwrap_or(Ids { uid: 0, gid: 0 });
+        let path = self.target.resolve(path.as_bytes())?;
+        self.target.make_directories(&path, mode & 0o777, ids)
+    }
+
+    fn mkfile(&mut self, path: &str, mode: u32, data: &[u8]) -> Result<(), CopyError> {
+        let path = self.target.resolve(path.as_bytes())?;
+        if let Some((parent, _)) = split(&path) {
+            let root = Ids { uid: 0, gid: 0 };
+            self.target.make_directories(parent, 0o755, root)?;
+        }
+        self.refuse_directory(&path)?;
+        let mtime = self.target.epoch();
+        self.target.put(PlannedEntry {
+            path,
+            kind: inline(data),
+            mode: mode & 0o777,
+            uid: 0,
+            gid: 0,
+            mtime,
+            capability: None,
+        });
+        Ok(())
+    }
+
+    fn owner(&self, owner: Option<&Owner>) -> Result<Option<Ids>, CopyError> {
+        owner
+            .map(|owner| resolve_owner(owner, self.target.base()))
+            .transpose()
+    }
+
+    fn copy(&mut self, copy: &SelectedCopy, sources: &Sources<'_>) -> Result<(), CopyError> {
+        let owner = self.owner(copy.owner.as_ref())?;
+        for pick in &copy.picks {
+            match pick.treatment {
+                Treatment::Copied => self.copy_pick(copy, pick, owner)?,
+                Treatment::Unpacked => {
+                    let tree = tree_of(copy.input, sources);
+                    let at = self.target.resolve(copy.destination.as_bytes())?;
+                    let unpacking = archive::Unpacking {
+                        tree,
+                        pick,
+                        input: copy.input,
+                        owner,
+                        at,
+                    };
+                    archive::plan_members(&mut self.target, &unpacking, &mut self.groups)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_pick(
+        &mut self,
+        copy: &SelectedCopy,
+        pick: &Pick,
+        owner: Option<Ids>,
+    ) -> Result<(), CopyError> {
+        let Some(root) = pick.nodes.first() else {
+            return Ok(());
+        };
+        let is_directory = root.entry.kind == SourceKind::Directory;
+        let created_mode = ModeChange::of_created_directory(copy.mode.as_ref());
+        let created_owner = owner.unwrap_or(Ids { uid: 0, gid: 0 });
+        // The folder that the destination's text names, even if the copy then goes elsewhere.
+        let text = copy.destination.as_bytes();
+        let folder = match text.iter().rposition(|byte| *byte == b'/') {
+            Some(slash) if slash + 1 < text.len() => &text[..slash],
+            Some(_) => text,
+            None => b"",
+        };
+        let folder = self.target.resolve(folder)?;
+        self.target
+            .make_directories(&folder, created_mode, created_owner)?;
+
+        let mut at = self.target.resolve(&clean(text))?;
+        let found = self.target.lookup(&at)?;
+        let goes_into = !is_directory
+            && found
+                .as_ref()
+                .is_some_and(|found| found.kind == Step::Directory);
+        if goes_into {
+            at = join(&at, &pick.name);
+        }
+        let parent = if is_directory && found.is_none() {
+            at.clone()
+        } else {
+            split(&at).map_or_else(Vec::new, |(parent, _)| parent.to_vec())
+        };
+        self.target
+            .make_directories(&parent, created_mode, created_owner)?;
+        self.place(&Placement {
+            copy,
+            pick,
+            owner,
+            at,
+        })
+    }
+
+    fn place(&mut self, placement: &Placement<'_>) -> Result<(), CopyError> {
+        let mut links: BTreeMap<&LinkIdentity, u32> = BTreeMap::new();
+        for node in &placement.pick.nodes {
+            let path = join(&placement.at, &node.relative);
+            if node.entry.kind == SourceKind::Directory {
+                self.place_directory(placement, node, path)?;
+                continue;
+            }
+            self.refuse_directory(&path)?;
+            let group = node.entry.link.as_ref().map(|identity| {
+                let groups = &mut self.groups;
+                *links.entry(identity).or_insert_with(|| {
+                    *groups += 1;
+                    *groups
+                })
+            });
+            let kind = kind_of(placement, node, group);
+            self.target.put(planned(placement, node, path, kind));
+        }
+        Ok(())
+    }
+
+    /// An existing top directory stays as it is; existing ones below it take the source's metadata, or only its mode
+    /// where patterns choose.
+    fn place_directory(
+        &mut self,
+        placement: &Placement<'_>,
+        node: &Node,
+        path: Vec<u8>,
+    ) -> Result<(), CopyError> {
+        let found = self.target.lookup(&path)?;
+        if let Some(found) = &found
+            && found.kind != Step::Directory
+        {
+            let path = shown(&path);
+            return Err(CopyError::NotADirectory { path });
+        }
+        if node.relative.is_empty() {
+            return Ok(());
+        }
+        let mut entry = planned(placement, node, path, PlannedKind::Directory);
+        let only_mode = placement.copy.keeps_parents || node.reason == Reason::OnTheWay;
+        if let Some(found) = found
+            && only_mode
+        {
+            entry.mode = node.entry.mode;
+            (entry.uid, entry.gid, entry.mtime) = (found.uid, found.gid, found.mtime);
+        }
+        self.target.put(entry);
+        Ok(())
+    }
+
+    fn refuse_directory(&self, path: &[u8]) -> Result<(), CopyError> {
+        match self.target.lookup(path)? {
+            Some(found) if found.kind == Step::Directory => {
+                Err(CopyError::IsADirectory { path: shown(path) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn inline(data: &[u8]) -> PlannedKind {
+    PlannedKind::File {
+        size: data.len() as u64,
+        content: ContentDigest(*blake3::hash(data).as_bytes()),
+        bytes: Bytes::Inline(data.to_vec()),
+        group: None,
+        link_to: None,
+    }
+}
+
+fn kind_of(placement: &Placement<'_>, node: &Node, group: Option<u32>) -> PlannedKind {
+    match &node.entry.kind {
+        SourceKind::Directory => PlannedKind::Directory,
+        SourceKind::File { .. } => match node.hashed {
+            Some(hashed) => PlannedKind::File {
+                size: hashed.size,
+                content: hashed.content,
+                bytes: Bytes::Source {
+                    input: placement.copy.input,
+                    path: join(&placement.pick.path, &node.relative),
+                    stamp: hashed.stamp,
+                },
+                group,
+                link_to: None,
+            },
+            // Selecting hashes every file.
+            None => inline(b""),
+        },
+        SourceKind::Symlink(target) => PlannedKind::Symlink(target.clone()),
+        SourceKind::CharDevice(major, minor) => PlannedKind::CharDevice(*major, *minor),
+        SourceKind::BlockDevice(major, minor) => PlannedKind::BlockDevice(*major, *minor),
+        SourceKind::Fifo => PlannedKind::Fifo,
+        SourceKind::Socket => inline(b""),
+    }
+}
+
+fn planned(
+    placement: &Placement<'_>,
+    node: &Node,
+    path: Vec<u8>,
+    kind: PlannedKind,
+) -> PlannedEntry {
+    let entry = &node.entry;
+    let kept = if placement.copy.keeps_owner {
+        Ids {
+            uid: entry.uid,
+            gid: entry.gid,
+        }
+    } else {
+        Ids { uid: 0, gid: 0 }
+    };
+    let owner = placement.owner.unwrap_or(kept);
+    let mode = match (&kind, &placement.copy.mode) {
+        (PlannedKind::Symlink(_), _) => 0o777,
+        (PlannedKind::Directory, Some(change)) => change.apply(entry.mode, true),
+        (
+            PlannedKind::File { .. }
+            | PlannedKind::CharDevice(..)
+            | PlannedKind::BlockDevice(..)
+            | PlannedKind::Fifo,
+            Some(change),
+        ) => change.apply(entry.mode, false),
+        (_, None) => entry.mode,
+    };
+    PlannedEntry {
+        path,
+        kind,
+        mode,
+        uid: owner.uid,
+        gid: owner.gid,
+        mtime: entry.mtime,
+        capability: entry.capability.clone(),
+    }
+}

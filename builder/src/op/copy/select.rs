@@ -1,0 +1,318 @@
+//! Which files an instruction means, with their digests: all that can be known without the destination.
+//!
+//! A source with wildcards is matched component by component with Go's `filepath.Match`; no match is no error. A literal
+//! source must exist. A symlink named as a source is followed and its own name kept; links found below a directory are
+//! taken as links. Only what is asked for is listed and read.
+
+use std::collections::BTreeMap;
+
+use cache::checksum::file::in_parallel;
+use frontend::graph::{CopyAction, FileAction, InputIndex, Unpack};
+use frontend::ignore::{ExcludeMatcher, ParentsSource, has_wildcards, match_path};
+
+use super::archive;
+use super::chmod::ModeChange;
+use super::error::{CopyError, shown};
+use super::resolve::{clean, components, join, split};
+use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
+use super::source::{SourceEntry, SourceKind, SourceTree, not_found, resolve_source};
+
+/// The trees that the inputs of an op are; an input that is not there is empty.
+pub type Sources<'a> = BTreeMap<InputIndex, &'a dyn SourceTree>;
+
+/// Finds the files and hashes them on at most `threads` threads.
+pub fn select(
+    actions: &[FileAction],
+    sources: &Sources<'_>,
+    threads: usize,
+) -> Result<Selection, CopyError> {
+    let mut selected = Vec::new();
+    for action in actions {
+        selected.push(match action {
+            FileAction::Mkdir { path, mode, owner } => SelectedAction::Mkdir {
+                path: path.clone(),
+                mode: *mode,
+                owner: owner.clone(),
+            },
+            FileAction::Mkfile { path, mode, data } => SelectedAction::Mkfile {
+                path: path.clone(),
+                mode: *mode,
+                data: data.clone(),
+            },
+            FileAction::Copy(copy) => {
+                let tree = tree_of(copy.input, sources);
+                SelectedAction::Copy(select_copy(copy, tree, threads)?)
+            }
+        });
+    }
+    Ok(Selection { actions: selected })
+}
+
+/// The tree of an input.
+pub(super) fn tree_of<'a>(input: Option<InputIndex>, sources: &Sources<'a>) -> &'a dyn SourceTree {
+    input
+        .and_then(|input| sources.get(&input).copied())
+        .unwrap_or(&super::source::Scratch)
+}
+
+fn select_copy(
+    copy: &CopyAction,
+    tree: &dyn SourceTree,
+    threads: usize,
+) -> Result<SelectedCopy, CopyError> {
+    let exclude = ExcludeMatcher::new(&copy.exclude).map_err(|reason| CopyError::Pattern {
+        pattern: copy.exclude.join(", "),
+        reason,
+    })?;
+    let has_exceptions = copy.exclude.iter().any(|p| p.trim().starts_with('!'));
+    let mut picks = Vec::new();
+    for source in &copy.sources {
+        let filter = Filter {
+            parents: parents_of(copy, source)?,
+            exclude: (!copy.exclude.is_empty()).then_some(&exclude),
+            has_exceptions,
+        };
+        pick(tree, source, &filter, &mut picks)?;
+    }
+    hash(tree, &mut picks, threads)?;
+    if copy.unpack == Unpack::Archives {
+        for pick in &mut picks {
+            if archive::is_archive(tree, pick)? {
+                pick.treatment = Treatment::Unpacked;
+            }
+        }
+    }
+    Ok(SelectedCopy {
+        input: copy.input,
+        destination: copy.destination.clone(),
+        owner: copy.owner.clone(),
+        chmod: copy.mode.clone(),
+        mode: copy.mode.as_ref().map(ModeChange::of).transpose()?,
+        keeps_parents: copy.keeps_parents,
+        keeps_owner: copy.keeps_owner,
+        picks,
+    })
+}
+
+fn parents_of(copy: &CopyAction, source: &str) -> Result<Option<ParentsSource>, CopyError> {
+    if !copy.keeps_parents {
+        return Ok(None);
+    }
+    let parents = ParentsSource::new(source).map_err(|reason| CopyError::Pattern {
+        pattern: source.to_owned(),
+        reason,
+    })?;
+    Ok(Some(parents))
+}
+
+/// What of a directory is meant.
+struct Filter<'a> {
+    parents: Option<ParentsSource>,
+    exclude: Option<&'a ExcludeMatcher>,
+    has_exceptions: bool,
+}
+
+impl Filter<'_> {
+    fn is_meant(&self, relative: &[u8]) -> bool {
+        let path = String::from_utf8_lossy(relative);
+        self.parents.as_ref().is_none_or(|p| p.is_included(&path))
+            && !self.exclude.is_some_and(|e| e.is_excluded(&path))
+    }
+
+    /// Whether something below a directory that is not meant itself may be.
+    fn may_be_meant_below(&self, relative: &[u8]) -> bool {
+        let path = String::from_utf8_lossy(relative);
+        let is_included = |p: &ParentsSource| p.is_included(&path) || leads_to(p.pattern(), &path);
+        self.parents.as_ref().is_none_or(is_included)
+            && (self.has_exceptions || !self.exclude.is_some_and(|e| e.is_excluded(&path)))
+    }
+}
+
+/// Whether paths below a directory may match a pattern.
+fn leads_to(pattern: &str, directory: &str) -> bool {
+    let mut parts = pattern.split('/');
+    for name in directory.split('/') {
+        match parts.next() {
+            None => return false,
+            Some(part) if part.contains("**") => return true,
+            // A malformed pattern matches nothing in the end; here doubt means looking.
+            Some(part) if match_path(part, name).unwrap_or(true) => {}
+            Some(_) => return false,
+        }
+    }
+    parts.next().is_some()
+}
+
+/// Adds what one source means.
+fn pick(
+    tree: &dyn SourceTree,
+    source: &str,
+    filter: &Filter<'_>,
+    picks: &mut Vec<Pick>,
+) -> Result<(), CopyError> {
+    let root = match &filter.parents {
+        None => source,
+        Some(parents) => {
+            if let Some(required) = parents.required() {
+                let required = clean(required.as_bytes());
+                if !resolve_source(tree, &required)?.is_there {
+                    return Err(not_found(tree, &required));
+                }
+            }
+            parents.root()
+        }
+    };
+    let root = clean(root.as_bytes());
+    let found = if has_wildcards(&String::from_utf8_lossy(&root)) {
+        matches(tree, &root)?
+    } else {
+        vec![root]
+    };
+    for named in found {
+        let followed = resolve_source(tree, &named)?;
+        let entry = if followed.is_there {
+            tree.lookup(&followed.path)?
+        } else {
+            None
+        };
+        let Some(entry) = entry else {
+            return Err(not_found(tree, &named));
+        };
+        let mut nodes = Vec::new();
+        let mut walk = Walk {
+            tree,
+            filter,
+            root: &followed.path,
+            nodes: &mut nodes,
+            waiting: Vec::new(),
+        };
+        walk.add(Vec::new(), entry)?;
+        picks.push(Pick {
+            name: split(&named).map_or_else(Vec::new, |(_, name)| name.to_vec()),
+            path: followed.path,
+            treatment: Treatment::Copied,
+            nodes,
+        });
+    }
+    Ok(())
+}
+
+/// The paths that a pattern matches, in the order of a walk. Links on the way of the wildcard part are not followed.
+fn matches(tree: &dyn SourceTree, pattern: &[u8]) -> Result<Vec<Vec<u8>>, CopyError> {
+    let parts: Vec<&[u8]> = components(pattern).collect();
+    let is_literal = |part: &&&[u8]| !has_wildcards(&String::from_utf8_lossy(part));
+    let literal = parts.iter().take_while(is_literal).count();
+    let start = resolve_source(tree, &parts[..literal].join(&b'/'))?;
+    let mut directories = vec![start.path];
+    let mut found = Vec::new();
+    for (at, part) in parts.iter().enumerate().skip(literal) {
+        let part = String::from_utf8_lossy(part);
+        let is_last = at + 1 == parts.len();
+        for directory in std::mem::take(&mut directories) {
+            let is_directory = tree
+                .lookup(&directory)?
+                .is_some_and(|entry| entry.kind == SourceKind::Directory);
+            if !is_directory {
+                continue;
+            }
+            for (name, _) in tree.children(&directory)? {
+                // As BuildKit: a malformed pattern matches nothing.
+                if match_path(&part, &String::from_utf8_lossy(&name)).unwrap_or(false) {
+                    let path = join(&directory, &name);
+                    if is_last {
+                        found.push(path);
+                    } else {
+                        directories.push(path);
+                    }
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Collects what is selected below a pick.
+struct Walk<'a> {
+    tree: &'a dyn SourceTree,
+    filter: &'a Filter<'a>,
+    root: &'a [u8],
+    nodes: &'a mut Vec<Node>,
+    /// Directories that are selected as soon as something below them is.
+    waiting: Vec<(Vec<u8>, SourceEntry)>,
+}
+
+impl Walk<'_> {
+    fn add(&mut self, relative: Vec<u8>, entry: SourceEntry) -> Result<(), CopyError> {
+        // The source itself is always meant: patterns are for what is below it.
+        let is_meant = relative.is_empty() || self.filter.is_meant(&relative);
+        let is_directory = entry.kind == SourceKind::Directory;
+        if is_meant {
+            self.check_reserved(&relative, &entry)?;
+            for (relative, entry) in self.waiting.drain(..) {
+                self.nodes.push(Node {
+                    relative,
+                    entry,
+                    hashed: None,
+                    reason: Reason::OnTheWay,
+                });
+            }
+            self.nodes.push(Node {
+                relative: relative.clone(),
+                entry,
+                hashed: None,
+                reason: Reason::Meant,
+            });
+        } else if is_directory && self.filter.may_be_meant_below(&relative) {
+            self.waiting.push((relative.clone(), entry));
+        } else {
+            return Ok(());
+        }
+        if is_directory {
+            let depth = self.waiting.len();
+            for (name, child) in self.tree.children(&join(self.root, &relative))? {
+                self.add(join(&relative, &name), child)?;
+            }
+            if !is_meant && self.waiting.len() == depth {
+                // Nothing below took it along.
+                self.waiting.pop();
+            }
+        }
+        Ok(())
+    }
+
+    fn check_reserved(&self, relative: &[u8], entry: &SourceEntry) -> Result<(), CopyError> {
+        let name = split(relative).map_or(relative, |(_, name)| name);
+        let problem = if name.starts_with(b".wh.") {
+            "its name starts with `.wh.`"
+        } else if entry.kind == SourceKind::CharDevice(0, 0) {
+            "it is a character device 0/0"
+        } else {
+            return Ok(());
+        };
+        Err(CopyError::Reserved {
+            path: shown(&join(self.root, relative)),
+            problem,
+        })
+    }
+}
+
+fn hash(tree: &dyn SourceTree, picks: &mut [Pick], threads: usize) -> Result<(), CopyError> {
+    let mut files: Vec<(Vec<u8>, &mut Node)> = Vec::new();
+    for pick in picks {
+        let root = &pick.path;
+        for node in &mut pick.nodes {
+            if matches!(node.entry.kind, SourceKind::File { .. }) {
+                files.push((join(root, &node.relative), node));
+            }
+        }
+    }
+    let wanted: Vec<(&[u8], &SourceEntry)> = files
+        .iter()
+        .map(|(path, node)| (path.as_slice(), &node.entry))
+        .collect();
+    let digests = in_parallel(&wanted, threads, |(path, entry)| tree.digest(path, entry))?;
+    for ((_, node), digest) in files.iter_mut().zip(digests) {
+        node.hashed = Some(digest);
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What an op's actions mean, as a value: its key and its explanation.
+
+use std::collections::BTreeMap;
+
+use cache::digest::CacheKey;
+use cache::key::builder::{KeyBuilder, Part, Parts};
+use frontend::graph::{Chmod, InputIndex, Owner};
+
+use super::chmod::ModeChange;
+use super::error::shown;
+use super::resolve::join;
+use super::source::{Hashed, LinkIdentity, SourceEntry, SourceKind};
+
+/// Parts of an explanation: beyond this many files, they are told by the first name below each source.
+const EXPLAINED_FILES: usize = 200;
+
+/// The files that the actions of an op mean.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pub(super) actions: Vec<SelectedAction>,
+}
+
+/// One action with its files.
+#[derive(Clone, Debug)]
+pub(super) enum SelectedAction {
+    Mkdir {
+        path: String,
+        mode: u32,
+        owner: Option<Owner>,
+    },
+    Mkfile {
+        path: String,
+        mode: u32,
+        data: Vec<u8>,
+    },
+    Copy(SelectedCopy),
+}
+
+/// A COPY or ADD with its files.
+#[derive(Clone, Debug)]
+pub(super) struct SelectedCopy {
+    pub(super) input: Option<InputIndex>,
+    pub(super) destination: String,
+    pub(super) owner: Option<Owner>,
+    pub(super) chmod: Option<Chmod>,
+    pub(super) mode: Option<ModeChange>,
+    pub(super) keeps_parents: bool,
+    pub(super) keeps_owner: bool,
+    pub(super) picks: Vec<Pick>,
+}
+
+/// One source, or one match of a wildcard.
+#[derive(Clone, Debug)]
+pub(super) struct Pick {
+    /// The name it was found by.
+    pub(super) name: Vec<u8>,
+    /// Where it is, links followed.
+    pub(super) path: Vec<u8>,
+    /// Whether it is copied or unpacked.
+    pub(super) treatment: Treatment,
+    /// It and everything selected below it, depth first by name bytes.
+    pub(super) nodes: Vec<Node>,
+}
+
+/// What happens to a pick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Treatment {
+    Copied,
+    Unpacked,
+}
+
+/// Why a node was selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It matches.
+    Meant,
+    /// It is a directory on the way to something that matches.
+    OnTheWay,
+}
+
+/// Something to be copied.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    /// Relative to the pick; empty for the pick itself.
+    pub(super) relative: Vec<u8>,
+    pub(super) entry: SourceEntry,
+    /// Of regular files, once hashed.
+    pub(super) hashed: Option<Hashed>,
+    pub(super) reason: Reason,
+}
+
+impl Selection {
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        let copies = self.actions.iter().filter_map(|action| match action {
+            SelectedAction::Copy(copy) => Some(copy),
+            SelectedAction::Mkdir { .. } | SelectedAction::Mkfile { .. } => None,
+        });
+        let nodes = copies
+            .flat_map(|copy| &copy.picks)
+            .flat_map(|pick| &pick.nodes);
+        nodes
+            .filter_map(|node| node.hashed)
+            .map(|hashed| hashed.size)
+            .sum()
+    }
+
+    /// Identifies what was asked for: the actions and the content of the files, not where either came from. Two
+    /// selections of one key give one plan on one base.
+    pub fn key(&self) -> CacheKey {
+        let mut key = KeyBuilder::new("file selection");
+        for action in &self.actions {
+            match action {
+                SelectedAction::Mkdir { path, mode, owner } => {
+                    key.text("mkdir", path).number("mode", (*mode).into());
+                    add_owner(&mut key, owner.as_ref());
+                }
+                SelectedAction::Mkfile { path, mode, data } => {
+                    key.text("mkfile", path)
+                        .number("mode", (*mode).into())
+                        .bytes("data", data);
+                }
+                SelectedAction::Copy(copy) => {
+                    add_options(&mut key, copy);
+                    for pick in &copy.picks {
+                        let mut links = BTreeMap::new();
+                        let mut bytes = Vec::new();
+                        for (at, node) in pick.nodes.iter().enumerate() {
+                            encode(node, at, &mut links, &mut bytes);
+                        }
+                        key.bytes("source", &pick.name)
+                            .number("unpacked", (pick.treatment == Treatment::Unpacked).into())
+                            .bytes("content", blake3::hash(&bytes).as_bytes());
+                    }
+                }
+            }
+        }
+        key.finish()
+    }
+
+    /// The same in a form a person can read, to tell later which file or flag changed.
+    pub fn parts(&self) -> Parts {
+        let mut key = KeyBuilder::new("file selection parts");
+        let mut files = Vec::new();
+        for action in &self.actions {
+            match action {
+                SelectedAction::Mkdir { path, mode, owner } => {
+                    key.text("mkdir", path).number("mode", (*mode).into());
+                    add_owner(&mut key, owner.as_ref());
+                }
+                SelectedAction::Mkfile { path, data, .. } => {
+                    key.bytes(&format!("content of {path}"), data);
+                }
+                SelectedAction::Copy(copy) => {
+                    add_options(&mut key, copy);
+                    copy.picks.iter().for_each(|pick| explain(pick, &mut files));
+                }
+            }
+        }
+        let mut parts = key.into_parts();
+        parts.0.extend(files);
+        parts
+    }
+}
+
+/// One part a file, or one for each first name below a large source.
+fn explain(pick: &Pick, parts: &mut Vec<Part>) {
+    let is_large = pick.nodes.len() > EXPLAINED_FILES;
+    let mut groups: Vec<(Vec<u8>, blake3::Hasher)> = Vec::new();
+    let mut links = BTreeMap::new();
+    for (at, node) in pick.nodes.iter().enumerate() {
+        let shown = match node.relative.iter().position(|byte| *byte == b'/') {
+            Some(slash) if is_large => &node.relative[..slash],
+            Some(_) | None => &node.relative,
+        };
+        let mut bytes = Vec::new();
+        encode(node, at, &mut links, &mut bytes);
+        match groups.last_mut() {
+            Some((name, hasher)) if is_large && name == shown => {
+                hasher.update(&bytes);
+            }
+            Some(_) | None => {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&bytes);
+                groups.push((shown.to_vec(), hasher));
+            }
+        }
+    }
+    for (name, hasher) in groups {
+        parts.push(Part {
+            name: format!("file {}", shown(&join(&pick.path, &name))),
+            value: cache::digest::hex(&hasher.finalize().as_bytes()[..16]),
+        });
+    }
+}
+
+fn add_options(key: &mut KeyBuilder, copy: &SelectedCopy) {
+    key.text("copy", &copy.destination);
+    add_owner(key, copy.owner.as_ref());
+    match &copy.chmod {
+        None => key.absent("--chmod"),
+        Some(Chmod::Octal(mode)) => key.number("--chmod", (*mode).into()),
+        Some(Chmod::Symbolic(text)) => key.text("--chmod", text),
+    };
+    key.number("--parents", copy.keeps_parents.into())
+        .number("keeps owner", copy.keeps_owner.into());
+}
+
+fn add_owner(key: &mut KeyBuilder, owner: Option<&Owner>) {
+    let Some(owner) = owner else {
+        key.absent("--chown");
+        return;
+    };
+    key.text("--chown", &owner.user);
+    match &owner.group {
+        Some(group) => key.text("group", group),
+        None => key.absent("group"),
+    };
+}
+
+/// Everything of a node that may reach a layer but times: in a fixed form, lengths in front.
+fn encode(node: &Node, at: usize, links: &mut BTreeMap<LinkIdentity, usize>, out: &mut Vec<u8>) {
+    let mut framed = |bytes: &[u8]| {
+        out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    let entry = &node.entry;
+    framed(&node.relative);
+    let device = |major: u32, minor: u32| [major.to_le_bytes(), minor.to_le_bytes()].concat();
+    let (tag, detail): (u8, Vec<u8>) = match &entry.kind {
+        SourceKind::Directory => (b'd', Vec::new()),
+        SourceKind::File { .. } => {
+            let content = node.hashed.map(|hashed| hashed.content.0.to_vec());
+            (b'f', content.unwrap_or_default())
+        }
+        SourceKind::Symlink(target) => (b'l', target.clone()),
+        SourceKind::CharDevice(major, minor) => (b'c', device(*major, *minor)),
+        SourceKind::BlockDevice(major, minor) => (b'b', device(*major, *minor)),
+        SourceKind::Fifo => (b'p', Vec::new()),
+        SourceKind::Socket => (b's', Vec::new()),
+    };
+    framed(&[tag]);
+    framed(&detail);
+    let numbers = [
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        u32::from(node.reason == Reason::OnTheWay),
+    ];
+    framed(&numbers.map(u32::to_le_bytes).concat());
+    framed(entry.capability.as_deref().unwrap_or_default());
+    // A link is told by the first of its names here; a file without others is its own first.
+    let first = match &entry.link {
+        Some(identity) => *links.entry(identity.clone()).or_insert(at),
+        None => at,
+    };
+    framed(&(first as u64).to_le_bytes());
+}

@@ -1,0 +1,174 @@
+//! The destination as it will be: what is planned over what is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cache::layer::path;
+
+use super::error::{CopyError, SourceError, shown};
+use super::owner::Ids;
+use super::plan::{CopyPlan, ImpliedDirectory, PlannedEntry, PlannedKind};
+use super::resolve::{Step, resolve};
+use super::source::{Destination, DestinationEntry, resolved};
+
+/// A path ordered as layers are: with NUL, which no name holds, for the slash, plain byte order puts what is in a
+/// directory right behind it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LayerPath(Vec<u8>);
+
+impl LayerPath {
+    fn of(path: &[u8]) -> Self {
+        let swap = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        Self(path.iter().map(swap).collect())
+    }
+
+    fn path(&self) -> Vec<u8> {
+        let swap = |byte: &u8| if *byte == 0 { b'/' } else { *byte };
+        self.0.iter().map(swap).collect()
+    }
+}
+
+/// The destination as it will be.
+pub(super) struct Target<'a> {
+    base: Option<&'a dyn Destination>,
+    planned: BTreeMap<LayerPath, PlannedEntry>,
+    /// Paths below which the base shows no more.
+    replaced: BTreeSet<Vec<u8>>,
+    /// Time of what is made without a source.
+    epoch: i64,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(base: Option<&'a dyn Destination>, epoch: i64) -> Self {
+        Self {
+            base,
+            planned: BTreeMap::new(),
+            replaced: BTreeSet::new(),
+            epoch,
+        }
+    }
+
+    pub(super) fn base(&self) -> Option<&'a dyn Destination> {
+        self.base
+    }
+
+    /// Time of what is made without a source.
+    pub(super) fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// What is at a path, links not followed. The root is always a directory.
+    pub(super) fn lookup(&self, wanted: &[u8]) -> Result<Option<DestinationEntry>, SourceError> {
+        if let Some(entry) = self.planned.get(&LayerPath::of(wanted)) {
+            return Ok(Some(entry.as_destination()));
+        }
+        let is_hidden = !self.replaced.is_empty()
+            && path::ancestors(wanted).any(|above| self.replaced.contains(above));
+        let found = match self.base {
+            Some(base) if !is_hidden => base.lookup(wanted)?,
+            Some(_) | None => None,
+        };
+        let root = || DestinationEntry {
+            kind: Step::Directory,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+        };
+        Ok(found.or_else(|| wanted.is_empty().then(root)))
+    }
+
+    /// Where a path leads.
+    pub(super) fn resolve(&self, wanted: &[u8]) -> Result<Vec<u8>, CopyError> {
+        let step = |path: &[u8]| Ok(self.lookup(path)?.map(|entry| entry.kind));
+        Ok(resolved(wanted, resolve(wanted, step))?.path)
+    }
+
+    /// Makes what is missing of a directory and its parents. The path has no links in it.
+    pub(super) fn make_directories(
+        &mut self,
+        wanted: &[u8],
+        mode: u32,
+        owner: Ids,
+    ) -> Result<(), CopyError> {
+        let ends = (0..wanted.len()).filter(|at| wanted[*at] == b'/');
+        for end in ends.chain([wanted.len()]) {
+            let prefix = &wanted[..end];
+            match self.lookup(prefix)?.map(|entry| entry.kind) {
+                Some(Step::Directory) => {}
+                Some(Step::Link(_) | Step::Other) => {
+                    let path = shown(prefix);
+                    return Err(CopyError::ParentNotDirectory { path });
+                }
+                None => self.put(PlannedEntry {
+                    path: prefix.to_vec(),
+                    kind: PlannedKind::Directory,
+                    mode,
+                    uid: owner.uid,
+                    gid: owner.gid,
+                    mtime: self.epoch,
+                    capability: None,
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans an entry, in place of one planned for its path.
+    pub(super) fn put(&mut self, entry: PlannedEntry) {
+        self.planned.insert(LayerPath::of(&entry.path), entry);
+    }
+
+    /// Forgets what is planned at and below a path and hides what the base has there, because something of another type
+    /// comes in its place.
+    pub(super) fn replace(&mut self, wanted: &[u8]) {
+        let is_inside = |path: &[u8]| path == wanted || path::is_below(wanted, path);
+        self.planned.retain(|_, entry| !is_inside(&entry.path));
+        self.replaced.insert(wanted.to_vec());
+    }
+
+    /// What is planned at a path.
+    pub(super) fn planned(&self, wanted: &[u8]) -> Option<&PlannedEntry> {
+        self.planned.get(&LayerPath::of(wanted))
+    }
+
+    /// The plan: entries in layer order, the first of each link group as the file, and the directories passed through.
+    pub(super) fn finish(self) -> Result<CopyPlan, CopyError> {
+        let mut implied = BTreeSet::new();
+        for entry in self.planned.values() {
+            for above in path::ancestors(&entry.path) {
+                let above = LayerPath::of(above);
+                if !self.planned.contains_key(&above) && !implied.insert(above) {
+                    break;
+                }
+            }
+        }
+        let mut directories = Vec::new();
+        for path in implied.iter().map(LayerPath::path) {
+            let found = self.lookup(&path)?;
+            directories.push(ImpliedDirectory {
+                mode: found.as_ref().map_or(0o755, |entry| entry.mode),
+                uid: found.as_ref().map_or(0, |entry| entry.uid),
+                gid: found.as_ref().map_or(0, |entry| entry.gid),
+                mtime: found.as_ref().map_or(0, |entry| entry.mtime),
+                path,
+            });
+        }
+        let mut firsts: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        let mut entries: Vec<PlannedEntry> = self.planned.into_values().collect();
+        for entry in &mut entries {
+            let PlannedKind::File { group, link_to, .. } = &mut entry.kind else {
+                continue;
+            };
+            if let Some(group) = group {
+                match firsts.get(group) {
+                    Some(first) => *link_to = Some(first.clone()),
+                    None => drop(firsts.insert(*group, entry.path.clone())),
+                }
+            }
+        }
+        Ok(CopyPlan {
+            entries,
+            implied: directories,
+        })
+    }
+}

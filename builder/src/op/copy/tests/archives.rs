@@ -1,0 +1,306 @@
+//! ADD of local archives.
+
+use std::fs;
+use std::io::Write;
+
+use frontend::graph::{Chmod, FileAction, Owner, Unpack};
+
+use super::super::apply::apply;
+use super::super::plan::{CopyPlan, PlannedKind};
+use super::{World, changed, listing};
+
+/// Members written as `d path mode uid`, `f path text`, `l path target`, `h path target`.
+fn tar(members: &[&str]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for line in members {
+        let words: Vec<&str> = line.split(' ').collect();
+        let rest = words.get(2).copied().unwrap_or_default();
+        let mut header = tar::Header::new_ustar();
+        // Written by hand: the crate refuses names that climb, which are what is tested.
+        header.as_old_mut().name[..words[1].len()].copy_from_slice(words[1].as_bytes());
+        header.set_mode(0o640);
+        header.set_uid(3);
+        header.set_gid(4);
+        header.set_mtime(77);
+        let link = |header: &mut tar::Header, kind| {
+            header.set_entry_type(kind);
+            header.as_old_mut().linkname[..rest.len()].copy_from_slice(rest.as_bytes());
+        };
+        match words[0] {
+            "d" => {
+                header.set_entry_type(tar::EntryType::Directory);
+                header.set_mode(u32::from_str_radix(rest, 8).unwrap());
+            }
+            "f" => header.set_size(rest.len() as u64),
+            "l" => link(&mut header, tar::EntryType::Symlink),
+            "h" => link(&mut header, tar::EntryType::Link),
+            other => panic!("{other}"),
+        }
+        header.set_cksum();
+        let content = if words[0] == "f" { rest } else { "" };
+        builder.append(&header, content.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// The tar of one member `x`, compressed with `xz`, in hex.
+const XZ: &str = concat!(
+    "fd377a585a000004e6d6b4460200210116000000742fe5a3e007ff003c5d003c00335018688982ed",
+    "6205d95de7c80fc9f58b9536c1ed99fc43010d65c3080363bfacb0fba3bafabf344f400c42d8bf1c",
+    "dcef096656908bd6d5fa000020f1a1afbaeb30c000015880100000004ab977c2b1c467fb02000000",
+    "0004595a",
+);
+
+fn unhex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+fn add(sources: &[&str], destination: &str) -> Vec<FileAction> {
+    changed(sources, destination, |action| {
+        action.unpack = Unpack::Archives;
+    })
+}
+
+fn with_archive(base: &[&str], bytes: &[u8]) -> World {
+    let world = World::new(base);
+    world.file("t", "");
+    fs::write(world.path("t"), bytes).unwrap();
+    world
+}
+
+fn bytes_of(plan: &CopyPlan, path: &str) -> cache::digest::ContentDigest {
+    let entry = plan
+        .entries
+        .iter()
+        .find(|e| e.path == path.as_bytes())
+        .unwrap();
+    match &entry.kind {
+        PlannedKind::File { content, .. } => *content,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn members() {
+    let cases: [(&[&str], &[&str], &[&str]); 9] = [
+        (
+            &[],
+            &["d top 750", "f top/one 1", "l top/ln one", "f two 2"],
+            &[
+                "d 0755 0:0 dst",
+                "d 0750 3:4 dst/top",
+                "l 0777 3:4 dst/top/ln one",
+                "f 0640 3:4 dst/top/one",
+                "f 0640 3:4 dst/two",
+            ],
+        ),
+        (
+            &[],
+            &["f a/b/c x"],
+            &[
+                "d 0755 0:0 dst",
+                "d 0755 0:0 dst/a",
+                "d 0755 0:0 dst/a/b",
+                "f 0640 3:4 dst/a/b/c",
+            ],
+        ),
+        (
+            &["d /dst 700 9"],
+            &["d ./ 711", "f ./f x"],
+            &["f 0640 3:4 dst/f"],
+        ),
+        (
+            &["d /dst"],
+            &["f ../../esc x", "f /abs y", "f a/../b z"],
+            &[
+                "f 0640 3:4 dst/abs",
+                "f 0640 3:4 dst/b",
+                "f 0640 3:4 dst/esc",
+            ],
+        ),
+        (
+            &["d /dst", "d /dst/etc", "d /etc"],
+            &[
+                "l out /etc",
+                "f out/two 2",
+                "l up ../../../etc",
+                "f up/three 3",
+            ],
+            &[
+                "f 0640 3:4 dst/etc/three",
+                "f 0640 3:4 dst/etc/two",
+                "l 0777 3:4 dst/out /etc",
+                "l 0777 3:4 dst/up ../../../etc",
+            ],
+        ),
+        (
+            &["d /dst", "d /else", "l /dst/dir /else", "f /dst/x 1"],
+            &["d dir 711", "f dir/in i", "d x 700"],
+            &[
+                "d 0711 3:4 dst/dir",
+                "f 0640 3:4 dst/dir/in",
+                "d 0700 3:4 dst/x",
+            ],
+        ),
+        (
+            &["d /dst", "d /dst/x", "f /dst/x/old o"],
+            &["f x file"],
+            &["f 0640 3:4 dst/x"],
+        ),
+        (
+            &["d /dst"],
+            &["f x 1", "f x 2", "d y 755", "d y 700"],
+            &["f 0640 3:4 dst/x", "d 0700 3:4 dst/y"],
+        ),
+        (
+            &["d /dst"],
+            &["f z 1", "h a z", "f .wh.gone x"],
+            &[
+                "f 0640 3:4 dst/.wh.gone",
+                "f 0640 3:4 dst/a",
+                "h 0640 3:4 dst/z dst/a",
+            ],
+        ),
+    ];
+    for (base, members, expected) in cases {
+        let world = with_archive(base, &tar(members));
+        assert_eq!(world.list(&add(&["t"], "/dst")), expected, "{members:?}");
+    }
+}
+
+#[test]
+fn replaced_folders_do_not_shine_through() {
+    let world = with_archive(
+        &["d /dst", "d /dst/x", "f /dst/x/old o"],
+        &tar(&["f x 1", "d x 700", "f x/new n"]),
+    );
+    let actions = [
+        add(&["t"], "/dst"),
+        super::copy(&["a.txt"], "/dst/x/old/below"),
+    ]
+    .concat();
+    let list = world.list(&actions);
+    assert_eq!(
+        list[2], "d 0755 0:0 dst/x/old",
+        "the old file is gone: {list:?}"
+    );
+}
+
+#[test]
+fn flags() {
+    let world = with_archive(&[], &tar(&["f x 1"]));
+    let both = changed(&["t"], "/dst/", |action| {
+        action.unpack = Unpack::Archives;
+        action.mode = Some(Chmod::Octal(0o700));
+        action.owner = Some(Owner {
+            user: "33".into(),
+            group: Some("1".into()),
+        });
+    });
+    assert_eq!(world.list(&both), ["d 0755 33:1 dst", "f 0640 33:1 dst/x"]);
+    let kept = super::copy(&["t"], "/dst/");
+    assert_eq!(world.list(&kept), ["d 0755 0:0 dst", "f 0644 0:0 dst/t"]);
+}
+
+#[test]
+fn what_is_no_archive_is_copied() {
+    let gz = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let archive = tar(&["f x 1"]);
+    let two = [gz(&archive[..700]), gz(&archive[700..])].concat();
+    let garbage = [&archive[..], b"garbage"].concat();
+    let zstd = zstd::encode_all(&archive[..], 3).unwrap();
+    let bz2 = |bytes: &[u8]| {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let xz = unhex(XZ);
+    for bytes in [
+        &archive,
+        &gz(&archive),
+        &two,
+        &garbage,
+        &zstd,
+        &bz2(&archive),
+        &xz,
+    ] {
+        let world = with_archive(&[], bytes);
+        assert_eq!(world.list(&add(&["t"], "/dst/"))[1], "f 0640 3:4 dst/x");
+    }
+    let note = gz(b"no tar");
+    let note_bz2 = bz2(b"no tar");
+    for bytes in [
+        &[][..],
+        &[0; 1024],
+        b"text",
+        &note,
+        &note[..5],
+        &note_bz2,
+        &xz[..40],
+        b"BZh",
+    ] {
+        let world = with_archive(&[], bytes);
+        assert_eq!(world.list(&add(&["t"], "/dst/"))[1], "f 0644 0:0 dst/t");
+    }
+}
+
+#[test]
+fn broken_archives() {
+    let whole = tar(&["f x 1", "f y 2"]);
+    let cases: [(&[u8], &str); 4] = [
+        (&whole[..1030], "unexpected EOF"),
+        (
+            &tar(&["h a later", "f later 1"]),
+            "link /later /a: no such file or directory",
+        ),
+        (
+            &tar(&["h stolen ../etc/passwd"]),
+            "link /etc/passwd /stolen: no such file or directory",
+        ),
+        (
+            &tar(&["h stolen base"]),
+            "not supported yet: the hard link /stolen to /base",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let world = with_archive(&["d /dst", "f /dst/base x"], bytes);
+        let error = world.plan(&add(&["t"], "/dst/")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot unpack `/t`");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with(expected), "{cause}");
+    }
+    let world = with_archive(&["f /dst x"], &whole);
+    assert_eq!(
+        world.error(&add(&["t"], "/dst")),
+        "mkdir /dst: not a directory"
+    );
+}
+
+#[test]
+fn members_are_written() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test changes owners; run `sudo -E cargo test -p builder`"
+    );
+    let world = with_archive(&[], &tar(&["f x one", "f y two", "h z y", "f x three"]));
+    let tree = world.dir.path().join("out");
+    fs::create_dir(&tree).unwrap();
+    world
+        .with_plan(&add(&["t", "t"], "/"), |plan, sources| {
+            let index = apply(&plan, sources, &tree, 2).unwrap();
+            assert_eq!(index, plan.index().unwrap());
+            assert_eq!(listing(&plan).len(), 3);
+            assert_eq!(bytes_of(&plan, "x").0, *blake3::hash(b"three").as_bytes());
+        })
+        .unwrap();
+    let read = |path: &str| fs::read_to_string(tree.join(path)).unwrap();
+    assert_eq!(
+        (read("x"), read("y"), read("z")),
+        ("three".into(), "two".into(), "two".into())
+    );
+}
