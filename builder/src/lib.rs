@@ -11,5 +11,6 @@ pub mod op;
 pub mod outcome;
 pub mod progress;
 pub mod registry;
+pub mod sandbox;
 pub mod solve;
 pub mod text;

@@ -1,0 +1,168 @@
+//! Enters a user namespace by replacing the process, in three starts of the same program.
+//!
+//! ```text
+//! builder ARGS ─exec─► builder sandbox-enter MAPS PROGRAM ARGS ─unshare─exec─► PROGRAM ARGS (root inside)
+//!                        └─spawn─► builder sandbox-map PID MAPS ─► newuidmap, newgidmap
+//! ```
+//!
+//! The first exec gets rid of threads, without which `unshare(CLONE_NEWUSER)` is not allowed. The mapping is done by a child
+//! that stayed outside: a process has no rights to map itself.
+
+use std::convert::Infallible;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+
+use super::idmap::arguments;
+use super::rung::{Entry, Inside, RungError};
+use super::sys::{self, Namespace};
+
+/// First argument of the process that enters.
+pub(super) const ENTER_MARKER: &str = "sandbox-enter";
+
+/// First argument of the process that maps.
+pub(super) const MAP_MARKER: &str = "sandbox-map";
+
+/// The set-user-id programs that check `/etc/subuid` and `/etc/subgid`.
+pub(super) const MAPPERS: [&str; 2] = ["newuidmap", "newgidmap"];
+
+/// This program, wherever it is.
+pub(super) const SELF: &str = "/proc/self/exe";
+
+/// Where set-user-id programs are; PATH is not asked for a program that is given rights.
+const PROGRAM_DIRS: [&str; 4] = ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/bin"];
+
+pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+    PROGRAM_DIRS
+        .iter()
+        .map(|dir| PathBuf::from(dir).join(name))
+        .find(|path| {
+            std::fs::metadata(path)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
+}
+
+fn failed(attempt: &'static str) -> impl Fn(io::Error) -> RungError {
+    move |source| RungError::Enter { attempt, source }
+}
+
+/// First start: becomes the process that enters.
+pub(super) fn replace(entry: &Entry, inside: &Inside) -> RungError {
+    let source = Command::new(&inside.starter)
+        .arg(ENTER_MARKER)
+        .arg(arguments(&entry.uid_map).join(","))
+        .arg(arguments(&entry.gid_map).join(","))
+        .arg(&inside.program)
+        .args(&inside.args)
+        .envs(inside.env.iter().map(|(key, value)| (key, value)))
+        .exec();
+    failed("starting again")(source)
+}
+
+/// Second start: enters, has itself mapped, becomes root and the program proper.
+pub(super) fn enter(args: Vec<OsString>) -> Result<Infallible, RungError> {
+    let mut args = args.into_iter();
+    let (Some(uids), Some(gids), Some(program)) = (args.next(), args.next(), args.next()) else {
+        return Err(failed("reading arguments")(
+            io::ErrorKind::InvalidInput.into(),
+        ));
+    };
+    let mut mapper = Command::new(SELF)
+        .arg(MAP_MARKER)
+        .arg(std::process::id().to_string())
+        .args([uids, gids])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(failed("starting the helper that maps ids"))?;
+    sys::unshare(Namespace::User).map_err(failed("unshare"))?;
+    let told = mapper.stdin.take().map(|mut pipe| pipe.write_all(b"m"));
+    told.unwrap_or(Ok(()))
+        .map_err(failed("telling the helper that maps ids"))?;
+    let mut message = String::new();
+    if let Some(mut pipe) = mapper.stdout.take() {
+        drop(pipe.read_to_string(&mut message));
+    }
+    let status = mapper
+        .wait()
+        .map_err(failed("waiting for the helper that maps ids"))?;
+    if !status.success() {
+        return Err(mapper_error(&message));
+    }
+    become_root().map_err(|errno| failed("becoming root inside")(errno.into()))?;
+    Err(failed("starting again inside")(
+        Command::new(program).args(args).exec(),
+    ))
+}
+
+fn become_root() -> rustix::io::Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
+    set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
+    set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;
+    // The groups of the user mean nothing inside, or too much.
+    rustix::thread::set_thread_groups(&[])?;
+    // Mounts of the builder itself stay its own.
+    sys::unshare(Namespace::Mount)
+        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+}
+
+/// The helper's answer: program, newline, what it said.
+fn mapper_error(message: &str) -> RungError {
+    let (program, said) = message.split_once('\n').unwrap_or(("", message));
+    RungError::Mapper {
+        program: MAPPERS
+            .into_iter()
+            .find(|name| *name == program)
+            .unwrap_or(MAPPERS[0]),
+        message: said.trim().to_owned(),
+    }
+}
+
+/// The child that stays outside: maps its parent when told so. What goes wrong is written to standard output for the parent.
+pub(super) fn write_maps(args: Vec<OsString>) -> Result<(), RungError> {
+    let mut go = [0];
+    io::stdin()
+        .read_exact(&mut go)
+        .map_err(failed("waiting to be told to map ids"))?;
+    let mut args = args.into_iter();
+    let (Some(pid), Some(uids), Some(gids)) = (args.next(), args.next(), args.next()) else {
+        return Err(failed("reading arguments")(
+            io::ErrorKind::InvalidInput.into(),
+        ));
+    };
+    for (program, map) in MAPPERS.into_iter().zip([uids, gids]) {
+        let map = map.to_string_lossy().into_owned();
+        let path = find_program(program).ok_or(RungError::NoMapper { program })?;
+        let done = Command::new(path)
+            .arg(&pid)
+            .args(map.split(',').map(OsStr::new))
+            .output()
+            .map_err(failed("running the program that maps ids"))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            let told = format!("{program}\n{said}");
+            drop(io::stdout().write_all(told.as_bytes()));
+            return Err(mapper_error(&told));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_helpers_answer_names_the_program() {
+        let text = mapper_error("newgidmap\nnewgidmap: gid range not allowed\n").to_string();
+        assert_eq!(
+            text,
+            "`newgidmap` refused the ids of /etc/subuid and /etc/subgid: newgidmap: gid range not allowed"
+        );
+    }
+}
