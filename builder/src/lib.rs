@@ -3,10 +3,13 @@
 //! A library without globals. Nothing below `cli` reads flags, environment, terminal or home directory.
 
 pub mod cancel;
+pub mod cli;
 pub mod clock;
 pub mod context;
+pub mod engine;
 pub mod export;
 pub mod image;
+pub mod machine;
 pub mod op;
 pub mod outcome;
 pub mod progress;

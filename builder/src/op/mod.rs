@@ -1,4 +1,15 @@
 //! How each op of the step graph is carried out, and what its cache key is made of.
 
 pub mod copy;
+pub mod error;
+pub mod image;
+pub mod layers;
+pub mod local;
+pub mod runner;
+pub mod steps;
 
+mod exec;
+mod exec_key;
+mod file;
+mod miss;
+mod mount;

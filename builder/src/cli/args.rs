@@ -1,0 +1,373 @@
+//! What can be typed: the program's verbs and their flags. Doc comments are the help.
+//!
+//! The flags of `build` are those of `docker buildx build`, hidden ones included, with the same spelling and meaning;
+//! the values are read in [`super::resolve`].
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::styling::Styles;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// Build OCI images from Dockerfiles, without a daemon
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "builder",
+    version,
+    styles = Styles::plain(),
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXIT_CODES
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    success
+  1    the build failed
+  2    the command line is wrong, or asks for what is not supported yet
+  3    the environment does not allow it: kernel, permissions, disk, network
+  70   a fault of this program
+  130  interrupted";
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Build an image
+    #[command(after_help = EXIT_CODES, visible_alias = "b")]
+    Build(Box<BuildArgs>),
+    #[command(flatten)]
+    Other(OtherVerb),
+}
+
+/// What is no build.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum OtherVerb {
+    /// List the images of the store
+    Images(ImagesArgs),
+    /// Give an image of the store another name
+    Tag(TagArgs),
+    /// Push an image of the store to its registry
+    Push(PushArgs),
+    /// Show an image's config as JSON
+    Inspect(InspectArgs),
+    /// Remove names of images, and images without names
+    Rm(RmArgs),
+    /// Install this program under the names `builder` and `build`
+    Install(InstallArgs),
+    /// Show what is made of a Dockerfile
+    #[command(subcommand)]
+    Debug(DebugVerb),
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct ImagesArgs {
+    /// Show image ids only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct TagArgs {
+    /// Name or id of an image
+    pub(super) source: String,
+    /// The new name
+    pub(super) target: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct PushArgs {
+    /// Name of an image
+    pub(super) name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Name or id of an image
+    pub(super) name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct RmArgs {
+    /// Names or ids of images
+    #[arg(required = true)]
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct InstallArgs {
+    /// Where to [default: /usr/local/bin for root, else ~/.local/bin]
+    pub(super) dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum DebugVerb {
+    /// Print the step graph of a Dockerfile
+    Graph {
+        /// The Dockerfile
+        file: PathBuf,
+    },
+    /// Print the instructions of a Dockerfile
+    Parse {
+        /// The Dockerfile
+        file: PathBuf,
+    },
+}
+
+/// A flag that takes an optional truth value as Go's flags do: `--pull`, `--pull=false`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Switch(pub(super) bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    // strconv.ParseBool
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
+            _ => Err("not true or false"),
+        }
+    }
+}
+
+/// The flags of `build`.
+#[derive(Clone, Debug, Args)]
+pub(super) struct BuildArgs {
+    #[command(flatten, next_help_heading = "Input")]
+    pub(super) input: InputArgs,
+    #[command(flatten, next_help_heading = "Cache")]
+    pub(super) cache: CacheArgs,
+    #[command(flatten, next_help_heading = "Output")]
+    pub(super) output: OutputArgs,
+    #[command(flatten, next_help_heading = "Commands")]
+    pub(super) run: RunArgs,
+    #[command(flatten, next_help_heading = "Progress")]
+    pub(super) progress: ProgressArgs,
+    #[command(flatten)]
+    pub(super) unused: UnusedArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct InputArgs {
+    /// Directory with the files that the Dockerfile copies
+    #[arg(value_name = "CONTEXT", help_heading = None::<&str>)]
+    pub(super) context: String,
+    /// Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) file: Option<String>,
+    /// Set a build argument; without a value, to that of the environment (can be repeated)
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub(super) build_arg: Vec<String>,
+    /// Add a named context: a directory, docker-image://REF or oci-layout://DIR (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) build_context: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(super) target: Option<String>,
+    /// Platform to build for, such as linux/arm64 [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub(super) platform: Vec<String>,
+    /// Expose a secret to commands: id=ID[,src=FILE|,env=NAME] (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) secret: Vec<String>,
+    /// Expose an ssh agent or keys to commands: default|ID[=SOCKET|KEY[,KEY]] (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) ssh: Vec<String>,
+    /// Always ask the registry for the images that the build starts from
+    #[arg(long)]
+    pub(super) pull: Switch,
+    /// Use no network
+    #[arg(long)]
+    pub(super) offline: Switch,
+    /// Source policy file (can be repeated)
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub(super) policy: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct CacheArgs {
+    /// Run every step anew
+    #[arg(long)]
+    pub(super) no_cache: Switch,
+    /// Run the steps of some stages anew (can be repeated)
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(super) no_cache_filter: Vec<String>,
+    /// Import build cache (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) cache_from: Vec<String>,
+    /// Export build cache (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) cache_to: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct OutputArgs {
+    /// Name the image, as NAME[:TAG] (can be repeated)
+    #[arg(short, long, value_name = "NAME")]
+    pub(super) tag: Vec<String>,
+    /// Write the result: DIR, `-`, or type=image|registry|oci|docker|local|tar[,KEY=VALUE…] (can be repeated)
+    #[arg(short, long, value_name = "SPEC")]
+    pub(super) output: Vec<String>,
+    /// Push the image: short for --output=type=registry
+    #[arg(long)]
+    pub(super) push: Switch,
+    /// Load the image into Docker: short for --output=type=docker
+    #[arg(long)]
+    pub(super) load: Switch,
+    /// Set a label of the image (can be repeated)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(super) label: Vec<String>,
+    /// Set an annotation of the image (can be repeated)
+    #[arg(long, value_name = "[TYPE:]NAME=VALUE")]
+    pub(super) annotation: Vec<String>,
+    /// Write the image id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(super) iidfile: Option<PathBuf>,
+    /// Write what was made to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) metadata_file: Option<PathBuf>,
+    /// Attach an attestation (can be repeated)
+    #[arg(long, value_name = "SPEC")]
+    pub(super) attest: Vec<String>,
+    /// Attach a provenance attestation
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) provenance: Option<String>,
+    /// Attach a software bill of materials
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) sbom: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct RunArgs {
+    /// Network of commands: default, none or host
+    #[arg(long, value_name = "MODE")]
+    pub(super) network: Option<String>,
+    /// Add a name to /etc/hosts, as NAME:ADDRESS; the address may be `host-gateway` (can be repeated)
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    pub(super) add_host: Vec<String>,
+    /// Allow what is refused by default: network.host, security.insecure (can be repeated)
+    #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
+    pub(super) allow: Vec<String>,
+    /// Size of /dev/shm, such as 128m
+    #[arg(long, value_name = "BYTES")]
+    pub(super) shm_size: Option<String>,
+    /// Limit a resource, as NAME=SOFT[:HARD] (can be repeated)
+    #[arg(long, value_name = "LIMIT")]
+    pub(super) ulimit: Vec<String>,
+    /// Cgroup to make the commands' cgroups in
+    #[arg(long, value_name = "CGROUP")]
+    pub(super) cgroup_parent: Option<String>,
+    /// Limit memory and processors (can be repeated)
+    #[arg(long, value_name = "SPEC", hide = true)]
+    pub(super) resource: Vec<String>,
+    /// How commands are confined: auto, root or userns [default: auto]
+    #[arg(long, value_name = "HOW")]
+    pub(super) isolation: Option<String>,
+    /// Fail where a protection is not available, instead of doing without it
+    #[arg(long)]
+    pub(super) strict: Switch,
+    /// Commands that run at once [default: 64]
+    #[arg(short, long, value_name = "N")]
+    pub(super) jobs: Option<std::num::NonZeroUsize>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct ProgressArgs {
+    /// How to show progress: auto, plain, tty, rawjson, quiet or none [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub(super) progress: Option<String>,
+    /// Show no progress and print the image id
+    #[arg(short, long)]
+    pub(super) quiet: Switch,
+    /// Check the Dockerfile: short for --call=check
+    #[arg(long)]
+    pub(super) check: Switch,
+    /// What to do: build, check, outline or targets [default: build]
+    #[arg(long, value_name = "METHOD", alias = "print")]
+    pub(super) call: Option<String>,
+    /// Log what the program does
+    #[arg(short = 'D', long)]
+    pub(super) debug: Switch,
+}
+
+/// Flags that are accepted so that command lines written for Docker work.
+#[derive(Clone, Debug, Args)]
+pub(super) struct UnusedArgs {
+    /// Builder instance: there is but one
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(super) builder: Option<String>,
+    /// Compress the context: it is read in place
+    #[arg(long, hide = true)]
+    pub(super) compress: Switch,
+    /// Remove intermediate containers: there are none
+    #[arg(long, hide = true)]
+    pub(super) rm: Switch,
+    /// Remove intermediate containers after a failure: there are none
+    #[arg(long, hide = true)]
+    pub(super) force_rm: Switch,
+    /// Squash the image
+    #[arg(long, hide = true)]
+    pub(super) squash: Switch,
+    /// Security options
+    #[arg(long, hide = true)]
+    pub(super) security_opt: Vec<String>,
+    /// Memory limit
+    #[arg(short, long, hide = true)]
+    pub(super) memory: Option<String>,
+    /// Memory and swap limit
+    #[arg(long, hide = true)]
+    pub(super) memory_swap: Option<String>,
+    /// Processor shares
+    #[arg(short, long, hide = true)]
+    pub(super) cpu_shares: Option<String>,
+    /// Processor period
+    #[arg(long, hide = true)]
+    pub(super) cpu_period: Option<String>,
+    /// Processor quota
+    #[arg(long, hide = true)]
+    pub(super) cpu_quota: Option<String>,
+    /// Processors
+    #[arg(long, hide = true)]
+    pub(super) cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, hide = true)]
+    pub(super) cpuset_mems: Option<String>,
+    /// Write the image id to a file, without its algorithm
+    #[arg(long, hide = true)]
+    pub(super) iidfile_raw: Option<PathBuf>,
+}
+
+/// The parser of the command line.
+pub(super) fn command() -> clap::Command {
+    Cli::command().mut_subcommand("build", |build| {
+        build.args_override_self(true).mut_args(|arg| {
+            if arg.get_value_parser().type_id() == std::any::TypeId::of::<Switch>() {
+                return arg
+                    .required(false)
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true")
+                    .default_value("false")
+                    .hide_default_value(true)
+                    .hide_possible_values(true)
+                    .value_name("BOOL");
+            }
+            arg
+        })
+    })
+}
+
+/// Reads a command line.
+///
+/// # Errors
+///
+/// clap's: also for `--help` and `--version`.
+pub(super) fn parse(
+    words: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Verb, clap::Error> {
+    let matches = command().try_get_matches_from(words)?;
+    Ok(Cli::from_arg_matches(&matches)?.verb)
+}

@@ -1,0 +1,205 @@
+//! `--secret` and `--ssh`: where what must stay secret is found (buildx `util/buildflags/{secrets,ssh}.go`).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::environment::Environment;
+use super::request::{SecretSource, SshSource};
+use super::values::{csv, csv_pairs};
+use crate::outcome::{Failure, FailureKind};
+
+/// Largest secret: buildx's limit.
+const SECRET_LIMIT_BYTES: u64 = 500 * 1024;
+
+fn usage(message: String) -> Failure {
+    Failure::new(FailureKind::Usage, message)
+}
+
+/// Reads all `--secret`; of two with one id the later counts.
+pub(super) fn secrets(
+    specs: &[String],
+    cwd: &Path,
+    environment: &Environment,
+) -> Result<BTreeMap<String, SecretSource>, Failure> {
+    specs
+        .iter()
+        .map(|spec| secret(spec, cwd, environment))
+        .collect()
+}
+
+fn secret(
+    spec: &str,
+    cwd: &Path,
+    environment: &Environment,
+) -> Result<(String, SecretSource), Failure> {
+    let (mut id, mut file, mut variable) = (None, None, None);
+    let mut is_variable = false;
+    for (key, value) in csv_pairs(spec)? {
+        match key.as_str() {
+            "id" => id = Some(value),
+            "source" | "src" => file = Some(value),
+            "env" => variable = Some(value),
+            "type" if value == "env" => is_variable = true,
+            "type" if value == "file" => is_variable = false,
+            "type" => return Err(usage(format!("unsupported secret type \"{value}\""))),
+            _ => return Err(usage(format!("unexpected key '{key}' in '{key}={value}'"))),
+        }
+    }
+    if is_variable && variable.is_none() {
+        variable = file.take();
+    }
+    let id = id
+        .or_else(|| variable.clone())
+        .or_else(|| file.clone())
+        .filter(|id| !id.is_empty())
+        .ok_or_else(|| usage(format!("secret `{spec}` has no id")))?;
+    // With neither: the variable of that name, else the file of that name.
+    if variable.is_none() && file.is_none() && environment.value(&id).is_some() {
+        variable = Some(id.clone());
+    }
+    if let Some(variable) = variable {
+        let value = environment.value(&variable).ok_or_else(|| {
+            usage(format!(
+                "secret `{id}`: environment variable `{variable}` is not set"
+            ))
+        })?;
+        let value = std::os::unix::ffi::OsStrExt::as_bytes(value).to_vec();
+        return Ok((id, SecretSource::Value(value)));
+    }
+    let path = cwd.join(file.unwrap_or_else(|| id.clone()));
+    let metadata = std::fs::metadata(&path).map_err(|error| {
+        usage(format!(
+            "secret `{id}`: cannot read `{}`: {error}",
+            path.display()
+        ))
+    })?;
+    if metadata.len() > SECRET_LIMIT_BYTES {
+        return Err(usage(format!("secret `{id}` is too big: at most 500 KiB")));
+    }
+    Ok((id, SecretSource::File(path)))
+}
+
+/// Reads all `--ssh`; of two with one id the later counts.
+pub(super) fn ssh(
+    specs: &[String],
+    cwd: &Path,
+    environment: &Environment,
+) -> Result<BTreeMap<String, SshSource>, Failure> {
+    specs
+        .iter()
+        .map(|spec| one_ssh(spec, cwd, environment))
+        .collect()
+}
+
+fn one_ssh(
+    spec: &str,
+    cwd: &Path,
+    environment: &Environment,
+) -> Result<(String, SshSource), Failure> {
+    let (id, places) = match spec.split_once('=') {
+        Some((id, places)) => (id, csv(places)?),
+        None => (spec, Vec::new()),
+    };
+    if places.iter().any(|place| place.starts_with("raw=")) {
+        return Err(Failure::not_supported("--ssh with raw"));
+    }
+    let source = match places.as_slice() {
+        [] => environment
+            .path("SSH_AUTH_SOCK")
+            .map(SshSource::Path)
+            .ok_or_else(|| {
+                usage("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned())
+            })?,
+        [one] => SshSource::Path(cwd.join(one)),
+        more => SshSource::Keys(more.iter().map(|key| cwd.join(key)).collect()),
+    };
+    let id = if id.is_empty() { "default" } else { id };
+    Ok((id.to_owned(), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment() -> Environment {
+        [("TOKEN", "t0p"), ("SSH_AUTH_SOCK", "/run/agent")]
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("s"), "x").unwrap();
+        let file = SecretSource::File(dir.path().join("s"));
+        let value = SecretSource::Value(b"t0p".to_vec());
+        let cases = [
+            ("id=a,src=s", Ok(("a", &file))),
+            ("id=a,source=s,type=file", Ok(("a", &file))),
+            ("src=s", Ok(("s", &file))),
+            ("id=s", Ok(("s", &file))),
+            ("id=TOKEN", Ok(("TOKEN", &value))),
+            ("id=a,env=TOKEN", Ok(("a", &value))),
+            ("type=env,id=a,src=TOKEN", Ok(("a", &value))),
+            (
+                "id=a,env=UNSET",
+                Err("secret `a`: environment variable `UNSET` is not set"),
+            ),
+            (
+                "id=a,colour=red",
+                Err("unexpected key 'colour' in 'colour=red'"),
+            ),
+            ("a", Err("invalid field 'a' must be a key=value pair")),
+            ("id=a,type=x", Err("unsupported secret type \"x\"")),
+            ("type=file", Err("secret `type=file` has no id")),
+        ];
+        for (spec, want) in cases {
+            let got =
+                secret(spec, dir.path(), &environment()).map_err(|failure| failure.to_string());
+            let want = want
+                .map(|(id, source)| (id.to_owned(), source.clone()))
+                .map_err(str::to_owned);
+            assert_eq!(got, want, "{spec}");
+        }
+        assert!(
+            secret("id=a,src=nope", dir.path(), &environment())
+                .unwrap_err()
+                .to_string()
+                .contains("nope")
+        );
+        let big = std::fs::File::create(dir.path().join("big")).unwrap();
+        big.set_len(SECRET_LIMIT_BYTES + 1).unwrap();
+        assert!(
+            secret("id=big", dir.path(), &environment())
+                .unwrap_err()
+                .to_string()
+                .contains("too big")
+        );
+        assert_eq!(format!("{value:?}"), "Value(…)");
+    }
+
+    #[test]
+    fn agents_are_sockets_or_keys() {
+        let cwd = Path::new("/w");
+        let cases = [
+            ("default", "default", SshSource::Path("/run/agent".into())),
+            ("x=key", "x", SshSource::Path("/w/key".into())),
+            (
+                "x=/a,b",
+                "x",
+                SshSource::Keys(vec!["/a".into(), "/w/b".into()]),
+            ),
+        ];
+        for (spec, id, source) in cases {
+            assert_eq!(
+                one_ssh(spec, cwd, &environment()).unwrap(),
+                (id.to_owned(), source)
+            );
+        }
+        let failure = one_ssh("default", cwd, &Environment::default()).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"
+        );
+    }
+}

@@ -1,0 +1,412 @@
+//! The command line: flags and environment in, exit code out. The only caller of the engine here.
+//!
+//! ```text
+//! words ─► args (what was typed) ─► resolve (paths, environment) ─► request ─► Engine ─► report
+//! ```
+//!
+//! Not here: building. Nothing below this module reads flags, the environment, the terminal or the home directory.
+
+mod args;
+mod credentials;
+pub mod environment;
+mod input;
+mod install;
+pub mod report;
+pub mod request;
+mod resolve;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IsTerminal as _, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use frontend::source::SourceFile;
+
+use self::args::{BuildArgs, DebugVerb, OtherVerb, Verb};
+use self::environment::Environment;
+use self::request::{BuildRequest, Presentation, PullPolicy, Registries};
+pub use self::resolve::Host;
+use crate::clock::Clock;
+use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::progress::display::{Display, Mode, Size, Terminal};
+use crate::progress::sink::EventSink;
+
+/// The name under which the program is `builder build`.
+const SHORT_NAME: &str = "build";
+
+/// What does the work. Implementations print nothing.
+pub trait Engine {
+    /// Builds. Events may be emitted until it returns.
+    ///
+    /// # Errors
+    ///
+    /// The one cause, after everything else was given up.
+    fn build(&self, request: &BuildRequest, events: Arc<dyn EventSink>)
+    -> Result<Outcome, Failure>;
+
+    /// Does something with the images of the store: what goes to standard output.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be done.
+    fn store(&self, request: &StoreRequest) -> Result<String, Failure>;
+
+    /// Shows what is made of a Dockerfile: what goes to standard output.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the Dockerfile.
+    fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure>;
+}
+
+/// What to do with the images of the store.
+#[derive(Clone, Debug)]
+pub struct StoreRequest {
+    /// What.
+    pub command: StoreCommand,
+    /// The state directory.
+    pub state_root: std::path::PathBuf,
+    /// How registries are reached.
+    pub registries: Registries,
+}
+
+/// What to do with the images of the store. Names are as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreCommand {
+    /// List them.
+    Images {
+        /// Ids only.
+        is_quiet: bool,
+    },
+    /// Give one another name.
+    Tag {
+        /// Name or id.
+        source: String,
+        /// The new name.
+        target: String,
+    },
+    /// Push one.
+    Push {
+        /// Its name.
+        name: String,
+    },
+    /// Show one's config.
+    Inspect {
+        /// Name or id.
+        name: String,
+    },
+    /// Remove some.
+    Remove {
+        /// Names or ids.
+        names: Vec<String>,
+    },
+}
+
+/// A view of a Dockerfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugView {
+    /// The step graph.
+    Graph,
+    /// The instructions.
+    Parse,
+}
+
+/// The process's standard streams.
+pub struct Streams {
+    /// Standard input.
+    pub stdin: Box<dyn Read>,
+    /// Standard output.
+    pub stdout: Box<dyn Write>,
+    /// Standard error, given anew for each that writes to it.
+    pub stderr: Box<dyn Fn() -> Box<dyn Write + Send>>,
+}
+
+impl Streams {
+    /// This process's.
+    pub fn of_process() -> Self {
+        Self {
+            stdin: Box::new(io::stdin()),
+            stdout: Box::new(io::stdout()),
+            stderr: Box::new(|| Box::new(io::stderr())),
+        }
+    }
+
+    // Who closed standard error does not want to be told.
+    fn say(&self, text: &str) {
+        if let Err(error) = (self.stderr)().write_all(text.as_bytes()) {
+            tracing::debug!(%error, "cannot write to standard error");
+        }
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), Failure> {
+        let written = self.stdout.write_all(text.as_bytes());
+        written.and_then(|()| self.stdout.flush()).map_err(|error| {
+            let message = format!("cannot write to standard output: {error}");
+            Failure::new(FailureKind::Environment, message)
+        })
+    }
+}
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    /// This process's surroundings.
+    ///
+    /// # Errors
+    ///
+    /// If the working directory is gone.
+    pub fn of_process() -> Result<Self, Failure> {
+        let cwd = std::env::current_dir().map_err(|error| {
+            let message = format!("cannot find the working directory: {error}");
+            Failure::new(FailureKind::Environment, message)
+        })?;
+        Ok(Self {
+            environment: Environment::of_process(),
+            cwd,
+            is_root: rustix::process::geteuid().is_root(),
+            has_terminal: io::stderr().is_terminal(),
+        })
+    }
+}
+
+/// Runs the program with its command line, the name first: the exit code.
+pub fn run(words: Vec<OsString>, mut streams: Streams, engine: &dyn Engine) -> u8 {
+    let words = with_verb(words);
+    let outcome = match words.get(1..) {
+        // Asked often by scripts, and answered before anything is made.
+        Some([word]) if word == "--version" || word == "-V" => {
+            streams.print(concat!("builder ", env!("CARGO_PKG_VERSION"), "\n"))
+        }
+        _ => match args::parse(words) {
+            Ok(verb) => return dispatch(verb, &mut streams, engine),
+            Err(error) if error.use_stderr() => {
+                streams.say(&error.render().to_string());
+                return FailureKind::Usage.exit_code();
+            }
+            Err(help) => streams.print(&help.render().to_string()),
+        },
+    };
+    exit_code(outcome, &streams)
+}
+
+/// The one place that looks at the program's own name: as `build` it is `builder build`.
+fn with_verb(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().and_then(|word| Path::new(word).file_name());
+    let is_version = matches!(words.get(1..), Some([word]) if word == "--version" || word == "-V");
+    if name.is_some_and(|name| name == SHORT_NAME) && !is_version {
+        words.insert(1, SHORT_NAME.into());
+    }
+    words
+}
+
+fn dispatch(verb: Verb, streams: &mut Streams, engine: &dyn Engine) -> u8 {
+    let host = match Host::of_process() {
+        Ok(host) => host,
+        Err(failure) => return exit_code(Err(failure), streams),
+    };
+    match verb {
+        Verb::Build(args) => build(&args, &host, streams, engine),
+        Verb::Other(verb) => {
+            let outcome = answer(verb, &host, engine).and_then(|text| streams.print(&text));
+            exit_code(outcome, streams)
+        }
+    }
+}
+
+/// Does what is not a build: what goes to standard output.
+fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, Failure> {
+    let command = match verb {
+        OtherVerb::Images(args) => StoreCommand::Images {
+            is_quiet: args.quiet,
+        },
+        OtherVerb::Tag(args) => StoreCommand::Tag {
+            source: args.source,
+            target: args.target,
+        },
+        OtherVerb::Push(args) => StoreCommand::Push { name: args.name },
+        OtherVerb::Inspect(args) => StoreCommand::Inspect { name: args.name },
+        OtherVerb::Rm(args) => StoreCommand::Remove { names: args.names },
+        OtherVerb::Install(args) => {
+            let dir = resolve::install_dir(host, args.dir.as_deref())?;
+            let program = std::env::current_exe().map_err(|error| {
+                let message = format!("cannot find this program's file: {error}");
+                Failure::new(FailureKind::Environment, message)
+            })?;
+            let [target, link] = install::install(&program, &dir)?;
+            return Ok(format!("{}\n{}\n", target.display(), link.display()));
+        }
+        OtherVerb::Debug(DebugVerb::Graph { file }) => {
+            return debug(DebugView::Graph, &file, host, engine);
+        }
+        OtherVerb::Debug(DebugVerb::Parse { file }) => {
+            return debug(DebugView::Parse, &file, host, engine);
+        }
+    };
+    engine.store(&StoreRequest {
+        command,
+        state_root: resolve::state_root(&host.environment, host.is_root)?,
+        registries: Registries {
+            pull: PullPolicy::Default,
+            environment: host.environment.clone(),
+        },
+    })
+}
+
+fn debug(
+    view: DebugView,
+    file: &Path,
+    host: &Host,
+    engine: &dyn Engine,
+) -> Result<String, Failure> {
+    let source = input::read_dockerfile(&host.cwd.join(file))?;
+    engine.debug(view, &source)
+}
+
+fn exit_code(outcome: Result<(), Failure>, streams: &Streams) -> u8 {
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            streams.say(&report::failure_text(&failure, None));
+            failure.kind().exit_code()
+        }
+    }
+}
+
+fn build(args: &BuildArgs, host: &Host, streams: &mut Streams, engine: &dyn Engine) -> u8 {
+    match resolve::resolve(args, host, &mut *streams.stdin) {
+        Ok((request, presentation)) => run_build(&request, &presentation, host, streams, engine),
+        Err(failure) => exit_code(Err(failure), streams),
+    }
+}
+
+/// Builds, shows progress, and reports.
+fn run_build(
+    request: &BuildRequest,
+    presentation: &Presentation,
+    host: &Host,
+    streams: &mut Streams,
+    engine: &dyn Engine,
+) -> u8 {
+    if presentation.is_debug {
+        log_to_stderr();
+    }
+    for warning in &presentation.warnings {
+        streams.say(&format!("WARNING: {warning}\n"));
+    }
+    let terminal = Terminal {
+        writer: (streams.stderr)(),
+        size: Box::new(terminal_size),
+        is_colored: host.environment.non_empty("NO_COLOR").is_none(),
+    };
+    let display = match Display::start(presentation.mode, Clock::system(), terminal) {
+        Ok(display) => display,
+        Err(error) => {
+            let message = format!("cannot start a thread: {error}");
+            let failure = Failure::new(FailureKind::Environment, message);
+            return exit_code(Err(failure), streams);
+        }
+    };
+    let outcome = remove_stale(presentation).and_then(|()| engine.build(request, display.events()));
+    let tracker = display.finish();
+    // The JSON stream has the warnings and the output already; who wants quiet wants no warnings.
+    if matches!(presentation.mode, Mode::Tty | Mode::Plain) {
+        streams.say(&report::warnings_text(tracker.warnings()));
+    }
+    let outcome = outcome.and_then(|outcome| deliver(&outcome, presentation, streams));
+    let Err(failure) = outcome else { return 0 };
+    if presentation.mode != Mode::RawJson {
+        streams.say(&report::tail_text(&failure, &tracker));
+    }
+    streams.say(&report::failure_text(
+        &failure,
+        Some(&request.input.dockerfile),
+    ));
+    failure.kind().exit_code()
+}
+
+/// `--debug`. A second call in one process changes nothing.
+fn log_to_stderr() {
+    let log = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing::Level::DEBUG);
+    if let Err(error) = log.try_init() {
+        tracing::debug!(%error, "logging was set up before");
+    }
+}
+
+fn terminal_size() -> Option<Size> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stderr()).ok()?;
+    let size = Size {
+        columns: size.ws_col,
+        rows: size.ws_row,
+    };
+    Some(size).filter(|size| size.columns > 0 && size.rows > 0)
+}
+
+/// An id file of an earlier build must not pass for this one's, should this one fail.
+fn remove_stale(presentation: &Presentation) -> Result<(), Failure> {
+    let Some(path) = &presentation.iidfile else {
+        return Ok(());
+    };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(unwritable("remove", path, &error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Hands the outcome to those who asked for it.
+fn deliver(
+    outcome: &Outcome,
+    presentation: &Presentation,
+    streams: &mut Streams,
+) -> Result<(), Failure> {
+    if let Some((path, id)) = presentation.iidfile.as_ref().zip(outcome.image_id.as_ref()) {
+        write_file(path, id.as_bytes())?;
+    }
+    if let Some(path) = &presentation.metadata_file {
+        let mut text = serde_json::to_vec_pretty(&outcome.metadata).map_err(|error| {
+            let message = format!("cannot write metadata: {error}");
+            Failure::new(FailureKind::Internal, message)
+        })?;
+        text.push(b'\n');
+        write_file(path, &text)?;
+    }
+    match outcome.image_id.as_ref().filter(|_| presentation.is_quiet) {
+        Some(id) => streams.print(&format!("{id}\n")),
+        None => Ok(()),
+    }
+}
+
+/// Writes a file in one go, so that nobody reads half of it. What is no regular file, such as a pipe, is written to.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let is_special = std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file());
+    if is_special {
+        return std::fs::write(path, bytes).map_err(|error| unwritable("write", path, &error));
+    }
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let written = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(dir)
+        .and_then(|mut file| file.write_all(bytes).map(|()| file))
+        .and_then(|file| file.persist(path).map_err(|error| error.error));
+    match written {
+        Ok(_) => Ok(()),
+        Err(error) => Err(unwritable("write", path, &error)),
+    }
+}
+
+fn unwritable(what: &str, path: &Path, error: &io::Error) -> Failure {
+    let message = format!("cannot {what} `{}`: {error}", path.display());
+    Failure::new(FailureKind::Environment, message)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Layers as blobs: pulled ones as they came, our own compressed when first asked for.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cache::digest::{CacheKey, Descriptor, DiffId};
+use cache::key::builder::KeyBuilder;
+use cache::layer::compress::cache::DirChunkCache;
+use cache::layer::compress::{self, CompressOptions};
+
+use crate::export::{BlobOrigin, Codec, Encoding, LayerError, LayerSource, PulledBlobs};
+use crate::op::error::StepError;
+use crate::op::layers::Packing;
+use crate::op::steps::Steps;
+
+/// The outcome of making a blob, once it is made.
+type Turn = Arc<Mutex<Option<Descriptor>>>;
+
+/// The layers of a build as blobs.
+pub(super) struct Blobs {
+    steps: Arc<Steps>,
+    threads: usize,
+    /// One turn a layer and encoding: who comes second waits for the first one's work.
+    turns: Mutex<BTreeMap<(DiffId, Codec), Turn>>,
+}
+
+impl Blobs {
+    /// Takes the steps whose store has the layers.
+    pub(super) fn new(steps: Arc<Steps>, threads: usize) -> Self {
+        Self {
+            steps,
+            threads,
+            turns: Mutex::default(),
+        }
+    }
+
+    /// The blob that the layer came as, if that is to be used.
+    fn pulled(&self, layer: &DiffId, encoding: Encoding) -> Option<Descriptor> {
+        match encoding.pulled {
+            PulledBlobs::Keep => self.steps.layers().pulled_blob(layer),
+            PulledBlobs::Recompress => None,
+        }
+    }
+
+    fn remembered(&self, layer: &DiffId, codec: Codec) -> Result<Option<Descriptor>, StepError> {
+        let memo = self.steps.keys().memo(&memo_key(layer, codec))?;
+        Ok(memo.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    fn compress(&self, layer: &DiffId, codec: Codec) -> Result<Descriptor, StepError> {
+        if let Some(known) = self.remembered(layer, codec)?
+            && self.steps.layers().has_blob(&known.digest)?
+        {
+            return Ok(known);
+        }
+        let options = CompressOptions {
+            threads: self.threads,
+            cache: Some(Arc::new(DirChunkCache::new(self.steps.paths().chunks()))),
+        };
+        let packing = Packing {
+            codec: library_codec(codec),
+            options,
+        };
+        let (digest, size) = self.steps.layers().pack_blob(layer, packing)?;
+        let descriptor = Descriptor {
+            media_type: codec.media_type().to_owned(),
+            digest,
+            size,
+        };
+        self.steps.layers().record_blob(layer, &descriptor)?;
+        if let Ok(bytes) = serde_json::to_vec(&descriptor) {
+            self.steps
+                .keys()
+                .remember(&memo_key(layer, codec), &bytes, self.steps.now_ms())?;
+        }
+        Ok(descriptor)
+    }
+}
+
+fn memo_key(layer: &DiffId, codec: Codec) -> CacheKey {
+    let mut key = KeyBuilder::new("compressed layer");
+    key.text("layer", layer.0.as_str());
+    match codec {
+        Codec::Gzip { level } => key.text("gzip", &format!("{level:?}")),
+        Codec::Zstd { level } => key.text("zstd", &format!("{level:?}")),
+        Codec::Uncompressed => key.absent("codec"),
+    };
+    key.finish()
+}
+
+fn library_codec(codec: Codec) -> compress::Codec {
+    match codec {
+        Codec::Uncompressed => compress::Codec::None,
+        Codec::Gzip { level: None } => compress::Codec::GZIP,
+        // The library has no stored-only level; the lowest is nearest.
+        Codec::Gzip { level: Some(level) } => compress::Codec::Gzip(level.clamp(1, 9)),
+        Codec::Zstd { level: None } => compress::Codec::ZSTD,
+        Codec::Zstd { level: Some(level) } => compress::Codec::Zstd(level.clamp(1, 22)),
+    }
+}
+
+fn failed(attempt: &'static str, layer: &DiffId) -> impl FnOnce(StepError) -> LayerError {
+    let layer = layer.clone();
+    move |source| LayerError {
+        attempt,
+        layer,
+        source: Box::new(source),
+    }
+}
+
+impl LayerSource for Blobs {
+    fn ensure(&self, layer: &DiffId, encoding: Encoding) -> Result<Descriptor, LayerError> {
+        if let Some(pulled) = self.pulled(layer, encoding) {
+            return Ok(pulled);
+        }
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry((layer.clone(), encoding.codec)).or_default())
+        };
+        let mut done = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(descriptor) = &*done {
+            return Ok(descriptor.clone());
+        }
+        let descriptor = self
+            .compress(layer, encoding.codec)
+            .map_err(failed("compress", layer))?;
+        *done = Some(descriptor.clone());
+        Ok(descriptor)
+    }
+
+    fn known(&self, layer: &DiffId, encoding: Encoding) -> Option<Descriptor> {
+        self.pulled(layer, encoding)
+            .or_else(|| self.remembered(layer, encoding.codec).ok().flatten())
+    }
+
+    fn open(&self, layer: &DiffId, encoding: Encoding) -> Result<Box<dyn Read + Send>, LayerError> {
+        let open = || {
+            if let Some(pulled) = self.pulled(layer, encoding) {
+                return self.steps.layers().open_pulled(layer, &pulled);
+            }
+            let descriptor = self.compress(layer, encoding.codec)?;
+            self.steps.layers().open_blob(&descriptor.digest)
+        };
+        open().map_err(failed("read", layer))
+    }
+
+    fn origins(&self, layer: &DiffId) -> Vec<BlobOrigin> {
+        self.steps.layers().blob_origins(layer)
+    }
+
+    fn clamp_times(&self, layer: &DiffId, epoch: i64) -> Result<DiffId, LayerError> {
+        self.steps
+            .layers()
+            .clamp_times(layer, epoch)
+            .map_err(failed("clamp the times of", layer))
+    }
+}

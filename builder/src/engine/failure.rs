@@ -1,0 +1,72 @@
+//! Errors of the engine as what the user is told.
+
+use frontend::graph::Vertex;
+
+use crate::op::copy::error::CopyError;
+use crate::op::error::StepError;
+use crate::op::steps::reference_of;
+use crate::outcome::{Failure, FailureKind};
+
+/// The user gave up.
+pub(super) fn interrupted() -> Failure {
+    Failure::new(FailureKind::Interrupted, "canceled")
+}
+
+/// The store could not be used.
+pub(super) fn store(error: cache::io::IoError) -> Failure {
+    Failure::new(FailureKind::Environment, crate::text::chain(&error))
+}
+
+/// Something outside of a step failed for reasons of the machine.
+pub(super) fn step_environment(error: StepError) -> Failure {
+    Failure::new(kind_of(&error), crate::text::chain(&error))
+}
+
+/// A step failed.
+pub(super) fn of_step(vertex: &Vertex, error: &StepError) -> Failure {
+    let message = match error {
+        StepError::Copy(copy) if is_about_sources(copy) => {
+            format!("failed to compute cache key: {}", crate::text::chain(error))
+        }
+        _ => crate::text::chain(error),
+    };
+    let mut failure = Failure::new(kind_of(error), message).of_vertex(reference_of(vertex));
+    if let StepError::Copy(error) = error
+        && let Some(hint) = error.hint()
+    {
+        failure = failure.hint(hint);
+    }
+    match &vertex.origin {
+        Some(origin) => failure.at(origin.lines),
+        None => failure,
+    }
+}
+
+fn is_about_sources(error: &CopyError) -> bool {
+    matches!(
+        error,
+        CopyError::NotFound { .. } | CopyError::NotInStage { .. }
+    )
+}
+
+fn kind_of(error: &StepError) -> FailureKind {
+    match error {
+        StepError::Command { .. } | StepError::Start { .. } => FailureKind::Step,
+        StepError::Copy(_)
+        | StepError::NoSecret { .. }
+        | StepError::Unsupported { .. }
+        | StepError::Registry(_) => FailureKind::Dockerfile,
+        StepError::Sandbox(_) => FailureKind::Step,
+        StepError::Layer(_)
+        | StepError::Keys(_)
+        | StepError::Snapshot(_)
+        | StepError::Blob(_)
+        | StepError::WrongDiffId { .. }
+        | StepError::Context(_)
+        | StepError::Store(_)
+        | StepError::LayerGone { .. }
+        | StepError::Io { .. } => FailureKind::Environment,
+        StepError::Canceled => FailureKind::Interrupted,
+        StepError::Internal { .. } => FailureKind::Internal,
+    }
+}

@@ -1,0 +1,127 @@
+//! What a build reads of the client: ignore files, directories, secrets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use frontend::ignore::IgnoreRules;
+
+use crate::cli::request::{BuildRequest, NamedSource, SecretSource};
+use crate::op::error::StepError;
+use crate::op::local::LocalSource;
+use crate::op::steps::Secrets;
+use crate::outcome::{Failure, FailureKind};
+
+/// The largest secret (BuildKit's `session/secrets`).
+const MAX_SECRET: usize = 500 * 1024;
+
+/// The rules of the first ignore file that exists, with its name.
+pub(super) fn ignore_rules(
+    request: &BuildRequest,
+) -> Result<Option<(String, IgnoreRules)>, Failure> {
+    for path in &request.input.ignore_files {
+        if let Some(rules) = read_rules(path)? {
+            return Ok(Some(rules));
+        }
+    }
+    Ok(None)
+}
+
+fn read_rules(path: &Path) -> Result<Option<(String, IgnoreRules)>, Failure> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let message = format!("cannot read `{}`: {error}", path.display());
+            return Err(Failure::new(FailureKind::Environment, message));
+        }
+    };
+    let rules = IgnoreRules::parse(&String::from_utf8_lossy(&bytes))
+        .map_err(|error| Failure::new(FailureKind::Dockerfile, crate::text::chain(&error)))?;
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
+    Ok(Some((name.unwrap_or_default(), rules)))
+}
+
+/// The build context and the named contexts that are directories; each of those has its own `.dockerignore`.
+pub(super) fn local_sources(
+    request: &BuildRequest,
+    ignore: &Option<(String, IgnoreRules)>,
+) -> Result<BTreeMap<String, LocalSource>, Failure> {
+    let mut sources = BTreeMap::new();
+    let context = LocalSource {
+        path: request.input.context.clone(),
+        ignore: ignore.clone(),
+    };
+    sources.insert("context".to_owned(), context);
+    for (name, source) in &request.input.named_contexts {
+        match source {
+            NamedSource::Directory(path) => {
+                let ignore = read_rules(&path.join(".dockerignore"))?;
+                sources.insert(
+                    name.clone(),
+                    LocalSource {
+                        path: path.clone(),
+                        ignore,
+                    },
+                );
+            }
+            NamedSource::Image(_) | NamedSource::OciLayout { .. } => {}
+        }
+    }
+    Ok(sources)
+}
+
+/// Tells the Dockerfiles of a store apart: where the context is and what the file is called.
+pub(super) fn dockerfile_identity(request: &BuildRequest) -> String {
+    format!(
+        "{}\n{}",
+        request.input.context.display(),
+        request.input.dockerfile.name()
+    )
+}
+
+/// The secrets of a request. Files are read when a step asks.
+pub(super) struct RequestSecrets {
+    sources: BTreeMap<String, SecretSource>,
+}
+
+impl RequestSecrets {
+    /// Takes those of a request.
+    pub(super) fn new(request: &BuildRequest) -> Self {
+        Self {
+            sources: request.secrets.clone(),
+        }
+    }
+}
+
+fn too_large(id: &str, path: PathBuf) -> StepError {
+    let message = format!("secret {id} is larger than {MAX_SECRET} bytes");
+    StepError::Io {
+        attempt: "take the secret from",
+        path,
+        source: io::Error::new(io::ErrorKind::FileTooLarge, message),
+    }
+}
+
+impl Secrets for RequestSecrets {
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, StepError> {
+        let (value, path) = match self.sources.get(id) {
+            None => return Ok(None),
+            Some(SecretSource::Value(value)) => (value.clone(), PathBuf::new()),
+            Some(SecretSource::File(path)) => {
+                let value = std::fs::read(path).map_err(|source| StepError::Io {
+                    attempt: "read the secret",
+                    path: path.clone(),
+                    source,
+                })?;
+                (value, path.clone())
+            }
+        };
+        if value.len() > MAX_SECRET {
+            return Err(too_large(id, path));
+        }
+        Ok(Some(value))
+    }
+}

@@ -1,0 +1,388 @@
+//! A whole build: from a request to exported results.
+//!
+//! ```text
+//! BuildRequest ─► input (ignore rules, contexts) ─► frontend (parse, lower; images resolved on the way)
+//!              ─► solve (op::steps performs) ─► image::config::assemble ─► outputs (exporters)
+//! ```
+//!
+//! Everything that a build needs from outside comes in as a value: the request, the sink for events, the clock, the flag
+//! that interrupts. Nothing here prints or reads the environment.
+
+mod blobs;
+pub(crate) mod debug;
+mod failure;
+mod flat;
+mod input;
+mod outputs;
+mod push;
+pub(crate) mod store;
+mod surroundings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache::digest::{DiffId, Digest};
+use cache::key::index::Keys;
+use cache::lease::Lease;
+use cache::root::{RootOptions, StateRoot};
+use frontend::graph::Op;
+use frontend::lower::Lowered;
+use frontend::platform::Platform;
+
+use crate::cancel::CancelFlag;
+use crate::cli::request::{BuildRequest, PullPolicy};
+use crate::clock::Clock;
+use crate::export::spec::{self, OutputFlags, OutputSpec, Shorthand, StdoutKind};
+use crate::image::Image;
+use crate::image::config::assemble;
+use crate::image::history::{ImageLayer, LayerOrigin};
+use crate::op::image::{KnownImage, Resolver};
+use crate::op::layers::{LayerParts, Layers};
+use crate::op::local::Contexts;
+use crate::op::runner::Runner;
+use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
+use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::progress::event::Event;
+use crate::progress::sink::EventSink;
+use crate::registry::client::Client;
+use crate::registry::config::RegistryConfig;
+use crate::solve::scheduler::{self, SolveFailure};
+
+pub use self::surroundings::Surroundings;
+
+/// What a build has to work with, beside the request.
+#[derive(Clone)]
+pub struct Engine {
+    /// Where events go.
+    pub events: Arc<dyn EventSink>,
+    /// The clock.
+    pub clock: Clock,
+    /// Set when the user gives up.
+    pub interrupt: CancelFlag,
+    /// What standard output is.
+    pub stdout: StdoutKind,
+    /// What the machine is like.
+    pub surroundings: Surroundings,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Builds what is asked.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that went wrong; nothing is under way then, and nothing half written.
+    pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
+        let outputs = parse_outputs(request, self.stdout)?;
+        let target = self.platform(request)?;
+        let root = open_root(request)?;
+        let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
+        let dockerfile = &request.input.dockerfile;
+        let parsed = self.internal("[internal] load build definition from Dockerfile", || {
+            frontend::parse::parse(dockerfile).map_err(Failure::of_dockerfile)
+        })?;
+        let ignore = self.internal("[internal] load .dockerignore", || {
+            input::ignore_rules(request)
+        })?;
+        let client = client(request);
+        let resolver = Arc::new(Resolver::new(
+            client.clone(),
+            root.paths(),
+            tokio::runtime::Handle::current(),
+            Arc::clone(&self.events),
+            self.clock.clone(),
+            request.registries.pull == PullPolicy::Always,
+        ));
+        let options = request.lower_options(target.clone(), self.surroundings.platform());
+        let lowered = self.lower(request, parsed, options, &resolver).await?;
+        let images = Arc::into_inner(resolver)
+            .map(Resolver::into_images)
+            .unwrap_or_default();
+        let paths = root.paths().clone();
+        let layers = Layers::open(LayerParts {
+            paths: &paths,
+            client: client.clone(),
+            handle: tokio::runtime::Handle::current(),
+            lease: Arc::clone(&lease),
+            images: &images,
+            format: crate::machine::tree_format(self.surroundings.rung),
+        })
+        .map_err(failure::step_environment)?;
+        let steps = self.steps(
+            request,
+            lowered.graph.clone(),
+            &paths,
+            layers,
+            &images,
+            &ignore,
+            &target,
+        );
+        let steps = Arc::new(steps?);
+        let build = Build {
+            engine: self,
+            request,
+            steps: &steps,
+            lowered: &lowered,
+            client: &client,
+        };
+        build.finish(&outputs).await
+    }
+
+    /// Does some work as a vertex of its own.
+    fn internal<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let vertex =
+            crate::progress::event::VertexRef(Digest::of(name.as_bytes()).to_string().into());
+        self.events.emit(Event::VertexAdded {
+            vertex: vertex.clone(),
+            name: name.to_owned(),
+            inputs: Vec::new(),
+        });
+        self.events.emit(Event::Started {
+            vertex: vertex.clone(),
+        });
+        let outcome = work();
+        self.events.emit(match &outcome {
+            Ok(_) => Event::Completed { vertex },
+            Err(failure) => Event::Failed {
+                vertex,
+                message: failure.to_string(),
+            },
+        });
+        outcome
+    }
+
+    fn platform(&self, request: &BuildRequest) -> Result<Platform, Failure> {
+        let host = self.surroundings.platform();
+        match &request.options.platform {
+            None => Ok(host),
+            Some(text) => Platform::parse(text, &host.architecture)
+                .map_err(|error| Failure::new(FailureKind::Usage, error.to_string())),
+        }
+    }
+
+    /// Lowers on a thread that may block, because resolving images waits for registries.
+    async fn lower(
+        &self,
+        request: &BuildRequest,
+        parsed: frontend::ast::Dockerfile,
+        options: frontend::lower::LowerOptions,
+        resolver: &Arc<Resolver>,
+    ) -> Result<Lowered, Failure> {
+        let source = request.input.dockerfile.clone();
+        let resolver = Arc::clone(resolver);
+        let lowering = tokio::task::spawn_blocking(move || {
+            frontend::lower::lower(&source, &parsed, &options, &*resolver)
+        });
+        let lowered = tokio::select! {
+            lowered = lowering => lowered,
+            () = self.interrupt.wait() => return Err(failure::interrupted()),
+        };
+        match lowered {
+            Ok(lowered) => lowered.map_err(Failure::of_dockerfile),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of the steps, named where they are used"
+    )]
+    fn steps(
+        &self,
+        request: &BuildRequest,
+        graph: frontend::graph::Graph,
+        paths: &cache::root::StatePaths,
+        layers: Layers,
+        images: &BTreeMap<String, KnownImage>,
+        ignore: &Option<(String, frontend::ignore::IgnoreRules)>,
+        target: &Platform,
+    ) -> Result<Steps, Failure> {
+        for (_, vertex) in graph.vertices() {
+            let inputs = vertex
+                .inputs
+                .iter()
+                .map(|input| steps::reference_of(graph.vertex(*input)));
+            self.events.emit(Event::VertexAdded {
+                vertex: steps::reference_of(vertex),
+                name: vertex.name.clone(),
+                inputs: inputs.collect(),
+            });
+        }
+        let locals = input::local_sources(request, ignore)?;
+        let image_layers = images.iter().map(|(digest, image)| {
+            (
+                digest.clone(),
+                ImageLayers {
+                    diff_ids: image.diff_ids.clone(),
+                },
+            )
+        });
+        Ok(Steps::new(StepsParts {
+            paths: paths.clone(),
+            layers,
+            keys: Keys::new(paths),
+            contexts: Contexts::new(paths.clone(), locals),
+            sandbox: Runner::new(self.surroundings.rung, tokio::runtime::Handle::current()),
+            events: Arc::clone(&self.events),
+            settings: StepSettings {
+                resolv_conf: self.surroundings.resolv_conf.clone(),
+                secrets: Box::new(input::RequestSecrets::new(request)),
+                created_mtime: epoch_of(request).unwrap_or(0),
+                threads: self.surroundings.threads,
+                platform: target.to_string(),
+                dockerfile: input::dockerfile_identity(request),
+                can_run: target.rank(&self.surroundings.platform()).is_some(),
+            },
+            clock: self.clock.clone(),
+            images: image_layers.collect(),
+            jobs: request.execution.jobs.get(),
+            graph,
+        }))
+    }
+}
+
+/// A build whose steps are known.
+struct Build<'a> {
+    engine: &'a Engine,
+    request: &'a BuildRequest,
+    steps: &'a Arc<Steps>,
+    lowered: &'a Lowered,
+    client: &'a Client,
+}
+
+impl Build<'_> {
+    async fn finish(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
+        let solved = match self.lowered.output {
+            Some(goal) => self.solve(goal).await,
+            None => Ok(()),
+        };
+        // What was learnt and made stays, also when the build failed.
+        let kept = self.keep_what_was_learnt();
+        solved?;
+        kept?;
+        let image = self.image()?;
+        let outputs = outputs::Outputs {
+            engine: self.engine,
+            request: self.request,
+            steps: self.steps,
+            lowered: self.lowered,
+            client: self.client,
+            image: &image,
+        };
+        outputs.export(specs).await
+    }
+
+    async fn solve(&self, goal: frontend::graph::VertexId) -> Result<(), Failure> {
+        let nodes = self.steps.nodes();
+        let interrupt = self.engine.interrupt.clone();
+        let solved = scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await;
+        self.steps.sandbox().stop();
+        match solved {
+            Ok(unneeded) => {
+                self.steps.close(&unneeded);
+                Ok(())
+            }
+            Err(SolveFailure::Interrupted) => Err(failure::interrupted()),
+            Err(SolveFailure::Vertex(vertex, error)) => {
+                Err(failure::of_step(self.lowered.graph.vertex(vertex), &error))
+            }
+        }
+    }
+
+    fn keep_what_was_learnt(&self) -> Result<(), Failure> {
+        self.steps
+            .contexts()
+            .save()
+            .map_err(failure::step_environment)?;
+        self.steps.flush().map_err(failure::step_environment)
+    }
+
+    fn image(&self) -> Result<Image, Failure> {
+        let layers = image_layers(self.steps, self.lowered);
+        assemble(&self.lowered.image, &layers, epoch_of(self.request))
+            .map_err(|error| Failure::new(FailureKind::Internal, crate::text::chain(&error)))
+    }
+}
+
+/// All layers of the result and where they come from: those that the history's steps made are the topmost ones.
+fn image_layers(steps: &Steps, lowered: &Lowered) -> Vec<ImageLayer> {
+    let done = lowered.output.and_then(|goal| steps.result(goal));
+    let all: Vec<DiffId> = done.map(|done| done.layers.clone()).unwrap_or_default();
+    let added: Vec<_> = lowered
+        .image
+        .history
+        .iter()
+        .filter_map(|entry| entry.vertex)
+        .collect();
+    let base_count = all.len().saturating_sub(added.len());
+    // Without a base image, what lies below is a context that stands in for one.
+    let context = lowered
+        .graph
+        .vertices()
+        .find(|(_, vertex)| matches!(vertex.op, Op::Local(_)));
+    let below = match &lowered.image.base {
+        Some(_) => None,
+        None => context.map(|(id, _)| id),
+    };
+    let layers = all.into_iter().enumerate().map(|(number, diff_id)| {
+        let step = match number.checked_sub(base_count) {
+            Some(number) => added.get(number).copied(),
+            None => below,
+        };
+        let origin = step.map_or(LayerOrigin::Base, |vertex| LayerOrigin::Step {
+            vertex,
+            created: Duration::from_millis(steps.created_ms(vertex)),
+            name: lowered.graph.vertex(vertex).name.clone(),
+        });
+        ImageLayer { diff_id, origin }
+    });
+    layers.collect()
+}
+
+fn parse_outputs(request: &BuildRequest, stdout: StdoutKind) -> Result<Vec<OutputSpec>, Failure> {
+    let output = &request.output;
+    let mut shorthands = Vec::new();
+    if output.push {
+        shorthands.push(Shorthand::Push);
+    }
+    if output.load {
+        shorthands.push(Shorthand::Load);
+    }
+    let flags = OutputFlags {
+        outputs: output.outputs.clone(),
+        tags: output.tags.clone(),
+        annotations: output.annotations.clone(),
+        shorthands,
+    };
+    spec::resolve(&flags, stdout)
+        .map_err(|error| Failure::new(FailureKind::Usage, crate::text::chain(&error)))
+}
+
+fn open_root(request: &BuildRequest) -> Result<StateRoot, Failure> {
+    StateRoot::open(&request.state_root, &RootOptions::default())
+        .map_err(|error| Failure::new(FailureKind::Environment, crate::text::chain(&error)))
+}
+
+fn client(request: &BuildRequest) -> Client {
+    let environment = &request.registries.environment;
+    Client::new(RegistryConfig::from_env(&|name| environment.text(name)))
+}
+
+/// `SOURCE_DATE_EPOCH` in seconds.
+fn epoch_of(request: &BuildRequest) -> Option<i64> {
+    request
+        .options
+        .build_args
+        .get("SOURCE_DATE_EPOCH")
+        .and_then(|text| text.trim().parse().ok())
+}

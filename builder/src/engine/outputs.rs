@@ -1,0 +1,278 @@
+//! What becomes of the result: every output that was asked for.
+
+use std::sync::Arc;
+
+use cache::blob::BlobStore;
+use cache::blob::dir::DirStore;
+use cache::digest::Descriptor;
+use cache::tag::{Images, Tag};
+use frontend::lower::Lowered;
+use frontend::reference::Reference;
+
+use super::blobs::Blobs;
+use super::flat::Flat;
+use super::push::ClientTarget;
+use super::{Engine, failure};
+use crate::cli::request::BuildRequest;
+use crate::export::daemon::{DaemonAddress, DaemonLoad};
+use crate::export::destination::Destination;
+use crate::export::docker_archive::DockerArchive;
+use crate::export::local_dir::LocalDir;
+use crate::export::metadata;
+use crate::export::oci_layout::{LayoutDestination, OciLayout};
+use crate::export::prepare::{Form, clamp_times};
+use crate::export::registry::{Pusher, Repository, by_repository};
+use crate::export::spec::{FileTimes, ImageForm, ImageSpec, LayoutPlace, OutputSpec, Place};
+use crate::export::store::{ImageExport, ImageStore};
+use crate::export::tar::PlainTar;
+use crate::export::{ExportError, ExportReport, Exporter, LayerSource, Source};
+use crate::image::Image;
+use crate::op::steps::Steps;
+use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::registry::client::Client;
+
+/// The outputs of one build.
+pub(super) struct Outputs<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) request: &'a BuildRequest,
+    pub(super) steps: &'a Arc<Steps>,
+    pub(super) lowered: &'a Lowered,
+    pub(super) client: &'a Client,
+    pub(super) image: &'a Image,
+}
+
+impl Outputs<'_> {
+    /// Exports the image everywhere it shall go.
+    pub(super) async fn export(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
+        let handle = tokio::runtime::Handle::current();
+        let reports = tokio::task::block_in_place(|| self.export_all(specs, &handle))?;
+        let metadata =
+            metadata::metadata(&self.build_reference(), Some(&self.image.digest), &reports);
+        self.steps.flush().map_err(failure::step_environment)?;
+        Ok(Outcome {
+            image_id: Some(self.image.digest.to_string()),
+            metadata: metadata.into_iter().collect(),
+        })
+    }
+
+    fn build_reference(&self) -> String {
+        let now = self.engine.clock.now().as_nanos();
+        cache::digest::Digest::of(format!("{now}").as_bytes()).hex()[..25].to_owned()
+    }
+
+    fn export_all(
+        &self,
+        specs: &[OutputSpec],
+        handle: &tokio::runtime::Handle,
+    ) -> Result<Vec<ExportReport>, Failure> {
+        let blobs: Arc<dyn LayerSource> = Arc::new(Blobs::new(
+            Arc::clone(self.steps),
+            self.engine.surroundings.threads,
+        ));
+        let mut reports = Vec::new();
+        for (number, spec) in specs.iter().enumerate() {
+            if self.engine.interrupt.is_set() {
+                return Err(failure::interrupted());
+            }
+            let image = self.image_for(spec, &*blobs)?;
+            let tree = Flat {
+                steps: Arc::clone(self.steps),
+                layers: image.layers.clone(),
+            };
+            let source = Source {
+                image: &image,
+                layers: &*blobs,
+                tree: &tree,
+                output: number,
+            };
+            reports.push(self.export_one(spec, &source, &blobs, handle)?);
+        }
+        Ok(reports)
+    }
+
+    /// The image as an output wants it: with another epoch, or with file times clamped.
+    fn image_for(&self, spec: &OutputSpec, blobs: &dyn LayerSource) -> Result<Image, Failure> {
+        let Some(form) = spec.form() else {
+            return Ok(self.image.clone());
+        };
+        let epoch = form.epoch.or_else(|| super::epoch_of(self.request));
+        let clamps = form.file_times == FileTimes::ClampToEpoch && epoch.is_some();
+        if form.epoch.is_none() && !clamps {
+            return Ok(self.image.clone());
+        }
+        let mut layers = super::image_layers(self.steps, self.lowered);
+        if let (true, Some(epoch)) = (clamps, epoch) {
+            layers = clamp_times(&layers, blobs, epoch)
+                .map_err(|error| export_failure(&ExportError::Layer(error)))?;
+        }
+        crate::image::config::assemble(&self.lowered.image, &layers, epoch)
+            .map_err(|error| Failure::new(FailureKind::Internal, crate::text::chain(&error)))
+    }
+
+    fn export_one(
+        &self,
+        spec: &OutputSpec,
+        source: &Source<'_>,
+        blobs: &Arc<dyn LayerSource>,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<ExportReport, Failure> {
+        let events = &*self.engine.events;
+        let result = match spec {
+            OutputSpec::Image(spec) => return self.image_output(spec, source, blobs, handle),
+            OutputSpec::Oci(form, place) => OciLayout {
+                names: names(form)?,
+                form: self.form(form)?,
+                destination: layout_destination(place),
+            }
+            .export(source, events),
+            OutputSpec::Docker(form, place) => DockerArchive {
+                names: names(form)?,
+                form: self.form(form)?,
+                destination: layout_destination(place),
+            }
+            .export(source, events),
+            OutputSpec::Load(form) => {
+                let environment = &self.request.registries.environment;
+                let host = environment.non_empty("DOCKER_HOST");
+                let is_tls = environment.non_empty("DOCKER_TLS_VERIFY").is_some();
+                let address =
+                    DaemonAddress::from_environment(host.as_deref(), is_tls).map_err(|error| {
+                        Failure::new(FailureKind::Environment, crate::text::chain(&error))
+                    })?;
+                DaemonLoad {
+                    names: names(form)?,
+                    form: self.form(form)?,
+                    address,
+                }
+                .export(source, events)
+            }
+            OutputSpec::Tar(place) => PlainTar {
+                destination: destination(place),
+            }
+            .export(source, events),
+            OutputSpec::Local(directory) => LocalDir {
+                directory: directory.clone(),
+            }
+            .export(source, events),
+            OutputSpec::CacheOnly => Ok(ExportReport::default()),
+        };
+        result.map_err(|error| export_failure(&error))
+    }
+
+    fn image_output(
+        &self,
+        spec: &ImageSpec,
+        source: &Source<'_>,
+        blobs: &Arc<dyn LayerSource>,
+        handle: &tokio::runtime::Handle,
+    ) -> Result<ExportReport, Failure> {
+        let names = names(&spec.form)?;
+        let store = LocalStore {
+            blobs: DirStore::new(self.steps.paths()),
+            tags: Images::new(self.steps.paths()),
+            now_ms: self.steps.now_ms(),
+        };
+        let pusher = match &spec.push {
+            None => None,
+            Some(push) => {
+                let repositories = by_repository(&names).into_iter().filter_map(|names| {
+                    let repository = names.first()?.clone();
+                    let client = self.client.clone();
+                    let handle = handle.clone();
+                    let target = Box::new(ClientTarget {
+                        client,
+                        repository,
+                        handle,
+                    });
+                    Some(Repository { names, target })
+                });
+                let form = self.form(&spec.form)?;
+                Some(Pusher::new(
+                    repositories.collect(),
+                    Arc::clone(blobs),
+                    form,
+                    push.under,
+                ))
+            }
+        };
+        let export = ImageExport {
+            names,
+            store: spec.is_stored.then_some(&store as &dyn ImageStore),
+            pusher: pusher.as_ref(),
+        };
+        export
+            .export(source, &*self.engine.events)
+            .map_err(|error| export_failure(&error))
+    }
+
+    fn form(&self, form: &ImageForm) -> Result<Form, Failure> {
+        Form::resolve(form, &self.lowered.image.platform)
+            .map_err(|error| Failure::new(FailureKind::Usage, crate::text::chain(&error)))
+    }
+}
+
+fn export_failure(error: &ExportError) -> Failure {
+    Failure::new(FailureKind::Environment, crate::text::chain(error))
+}
+
+fn names(form: &ImageForm) -> Result<Vec<Reference>, Failure> {
+    let parse = |name: &String| {
+        Reference::parse(name).map_err(|error| {
+            let message = format!("invalid tag {name:?}: {error}");
+            Failure::new(FailureKind::Usage, message)
+        })
+    };
+    form.names.iter().map(parse).collect()
+}
+
+fn destination(place: &Place) -> Destination {
+    match place {
+        Place::File(path) => Destination::File(path.clone()),
+        Place::Stdout => Destination::stream(std::io::stdout()),
+    }
+}
+
+fn layout_destination(place: &LayoutPlace) -> LayoutDestination {
+    match place {
+        LayoutPlace::Tar(place) => LayoutDestination::Tar(destination(place)),
+        LayoutPlace::Directory(path) => LayoutDestination::Directory(path.clone()),
+    }
+}
+
+/// The store's blobs and tags.
+struct LocalStore {
+    blobs: DirStore,
+    tags: Images,
+    now_ms: u64,
+}
+
+impl ImageStore for LocalStore {
+    fn put_image(&self, image: &Image) -> Result<(), crate::export::Failure> {
+        use std::io::Write as _;
+        if self.blobs.contains(&image.digest)? {
+            return Ok(());
+        }
+        let mut writer = self.blobs.writer()?;
+        writer.write_all(&image.config)?;
+        writer.commit(Some(&image.digest))?;
+        Ok(())
+    }
+
+    fn tag(&self, name: &Reference, image: &Image) -> Result<(), crate::export::Failure> {
+        let name = crate::export::names::full(name);
+        if self
+            .tags
+            .resolve(&name)?
+            .is_some_and(|tag| tag.config == image.digest)
+        {
+            return Ok(());
+        }
+        let tag = Tag {
+            name,
+            config: image.digest.clone(),
+            manifest: None::<Descriptor>,
+            tagged_ms: self.now_ms,
+        };
+        Ok(self.tags.tag(&tag)?)
+    }
+}

@@ -1,0 +1,160 @@
+//! The engine on this machine, as the command line drives it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cache::digest::hex;
+use frontend::source::SourceFile;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cancel::CancelFlag;
+use crate::cli::request::{BuildRequest, Isolation};
+use crate::cli::{self, DebugView, StoreRequest};
+use crate::clock::Clock;
+use crate::engine::{Engine, Surroundings};
+use crate::export::spec::StdoutKind;
+use crate::outcome::{Failure, FailureKind, Outcome};
+use crate::progress::sink::EventSink;
+use crate::sandbox::rung::{self, Choice, Inside, Rung};
+
+/// Threads that wait for registries and other processes; work is done on others.
+const WAITING_THREADS: usize = 2;
+
+/// This machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine;
+
+impl cli::Engine for Machine {
+    fn build(
+        &self,
+        request: &BuildRequest,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Outcome, Failure> {
+        let rung = ready_rung(request.execution.isolation)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WAITING_THREADS)
+            .enable_all()
+            .build()
+            .map_err(|error| environment(format!("cannot start threads: {error}")))?;
+        let interrupt = CancelFlag::default();
+        let engine = Engine {
+            events,
+            clock: Clock::system(),
+            interrupt: interrupt.clone(),
+            stdout: stdout_kind(),
+            surroundings: surroundings(rung),
+        };
+        let outcome = runtime.block_on(async {
+            watch_signals(&interrupt)?;
+            engine.build(request).await
+        });
+        // Nothing is under way any more; threads that idle are not waited for.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
+        crate::engine::store::perform(request)
+    }
+
+    fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure> {
+        crate::engine::debug::show(view, source)
+    }
+}
+
+fn environment(message: String) -> Failure {
+    Failure::new(FailureKind::Environment, message)
+}
+
+/// How steps are isolated; replaces this process if a user namespace has to be entered first.
+fn ready_rung(isolation: Isolation) -> Result<Rung, Failure> {
+    let forced = match isolation {
+        Isolation::Auto => None,
+        Isolation::Root => Some(Rung::Root),
+        Isolation::UserNamespace => Some(Rung::UserNamespace),
+    };
+    let told = |error: rung::RungError| environment(crate::text::chain(&error));
+    match rung::detect(forced).map_err(told)? {
+        Choice::Ready(rung) => Ok(rung),
+        Choice::Enter(entry) => {
+            let inside = Inside::new(std::env::args_os().skip(1).collect(), Vec::new());
+            Err(told(entry.enter(&inside)))
+        }
+    }
+}
+
+/// The first signal cancels, the second ends the process at once; the sandbox ends its steps when it sees that.
+fn watch_signals(interrupt: &CancelFlag) -> Result<(), Failure> {
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        let mut signals = signal(kind)
+            .map_err(|error| environment(format!("cannot listen for signals: {error}")))?;
+        let interrupt = interrupt.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if interrupt.is_set() {
+                    kill_self();
+                }
+                interrupt.set();
+            }
+        });
+    }
+    Ok(())
+}
+
+fn kill_self() {
+    let own = rustix::process::getpid();
+    if let Err(error) = rustix::process::kill_process(own, rustix::process::Signal::KILL) {
+        tracing::debug!(%error, "cannot end this process; the build still ends by the first signal");
+    }
+}
+
+fn stdout_kind() -> StdoutKind {
+    use std::io::IsTerminal as _;
+    if std::io::stdout().is_terminal() {
+        StdoutKind::Terminal
+    } else {
+        StdoutKind::Stream
+    }
+}
+
+fn surroundings(rung: Rung) -> Surroundings {
+    Surroundings {
+        architecture: std::env::consts::ARCH.to_owned(),
+        threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        resolv_conf: resolv_conf(),
+        rung,
+    }
+}
+
+/// The host's `/etc/resolv.conf`; where that only names systemd's stub, the file behind it (features.md 6.3).
+fn resolv_conf() -> Vec<u8> {
+    const HOST: &str = "/etc/resolv.conf";
+    const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+    let read = |path: &str| std::fs::read(Path::new(path)).unwrap_or_default();
+    let own = read(HOST);
+    let text = String::from_utf8_lossy(&own).into_owned();
+    let mut servers = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .map(str::trim);
+    let is_stub = servers.next() == Some("127.0.0.53") && servers.next().is_none();
+    let behind = if is_stub { read(RESOLVED) } else { Vec::new() };
+    if behind.is_empty() { own } else { behind }
+}
+
+/// Names a user namespace's trees: they differ with the exact id map.
+pub(crate) fn tree_format(rung: Rung) -> cache::snapshot::format::TreeFormat {
+    use cache::snapshot::format::TreeFormat;
+    match rung {
+        Rung::Root => TreeFormat::Native,
+        Rung::UserNamespace => {
+            let read = |path: &str| std::fs::read(path).unwrap_or_default();
+            let maps = [read("/proc/self/uid_map"), read("/proc/self/gid_map")].concat();
+            TreeFormat::IdMap(format!("u{}", &hex(blake3::hash(&maps).as_bytes())[..16]))
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Why a step failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::copy::error::CopyError;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A command exited with a status other than 0, or was killed.
+    #[error("process {command} did not complete successfully: {how}")]
+    Command {
+        /// The command in Go's quoting.
+        command: String,
+        /// `exit code: 3`
+        how: String,
+    },
+    /// A command could not be started.
+    #[error("process {command} did not complete successfully")]
+    Start {
+        /// The command in Go's quoting.
+        command: String,
+        /// Why not.
+        #[source]
+        source: Box<Self>,
+    },
+    /// Copying files failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A layer could not be made, read or packed.
+    #[error(transparent)]
+    Layer(#[from] cache::layer::error::LayerError),
+    /// A layer could not be stored or mounted.
+    #[error(transparent)]
+    Snapshot(#[from] cache::snapshot::error::SnapshotError),
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Blob(#[from] cache::blob::BlobError),
+    /// A layer's bytes are not those that its image promised.
+    #[error("the layer has diff id {found}, its image says {expected}")]
+    WrongDiffId {
+        /// What was promised.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// A layer could not be fetched.
+    #[error(transparent)]
+    Registry(#[from] crate::registry::error::RegistryError),
+    /// The sandbox could not be set up.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
+    /// The cache database could not be used.
+    #[error(transparent)]
+    Keys(#[from] cache::key::index::KeyError),
+    /// The context could not be read.
+    #[error(transparent)]
+    Context(#[from] crate::context::walk::ContextError),
+    /// A file of the store could not be used.
+    #[error(transparent)]
+    Store(#[from] cache::io::IoError),
+    /// A required secret was not given.
+    #[error("secret {id}: not found")]
+    NoSecret {
+        /// Its id.
+        id: String,
+    },
+    /// A layer that a record names is neither here nor to be had.
+    #[error("layer {diff_id} is not in the store, and no registry is known to have it")]
+    LayerGone {
+        /// Which.
+        diff_id: String,
+    },
+    /// The file system said no.
+    #[error("cannot {attempt} `{path}`")]
+    Io {
+        /// What was tried.
+        attempt: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that cannot be done yet.
+    #[error("not supported yet: {what}")]
+    Unsupported {
+        /// What, and what to do instead.
+        what: String,
+    },
+    /// The step was given up because another failed or the user said so.
+    #[error("canceled")]
+    Canceled,
+    /// A task ended without an answer: a defect of this program.
+    #[error("internal: {what}")]
+    Internal {
+        /// Which.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,186 @@
+//! Runs a command: mounts as data, the sandbox, and the layer that is left.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::claim::Claim;
+use cache::digest::DiffId;
+use frontend::graph::{ExecOp, NetworkMode, SecurityMode, VertexId};
+
+use super::error::StepError;
+use super::mount;
+use super::steps::Steps;
+use crate::cancel::CancelFlag;
+use crate::progress::event::{Event, Stream, VertexRef};
+use crate::sandbox::spec::{
+    DEFAULT_HOSTNAME, Exit, ExitStatus, Limits, Network, Process, Resources, Rootfs, SandboxSpec,
+    Security, Ulimit,
+};
+
+/// Variables that a proxy is told by, in the order they are set.
+const PROXY_VARIABLES: [&str; 5] = [
+    "http_proxy",
+    "https_proxy",
+    "ftp_proxy",
+    "no_proxy",
+    "all_proxy",
+];
+
+/// Runs the command of `vertex` on its root and makes the layer it leaves.
+pub(super) fn run(
+    steps: &Arc<Steps>,
+    vertex: VertexId,
+    op: &ExecOp,
+    claim: Option<&Claim>,
+    cancel: &CancelFlag,
+) -> Result<DiffId, StepError> {
+    if !steps.settings.can_run {
+        let what = format!(
+            "running commands of another platform ({})",
+            steps.settings.platform
+        );
+        return Err(StepError::Unsupported { what });
+    }
+    let inputs = steps.inputs_of(vertex)?;
+    let root = op
+        .root
+        .and_then(|index| inputs.get(index.0))
+        .map_or(&[][..], |done| &done.layers);
+    let lowers = steps.layers.overlay(root)?;
+    let tree = steps.layers.new_tree_on(root)?;
+    let unstarted = |error| unstarted(op, error);
+    let mut held = mount::hold(steps, vertex, op, &inputs, cancel).map_err(unstarted)?;
+    let spec = SandboxSpec {
+        rootfs: Rootfs {
+            dir: lowers.dir.clone(),
+            lowers: lowers.lowers.clone(),
+            upper: tree.upper().to_owned(),
+            work: tree.work().to_owned(),
+        },
+        mounts: std::mem::take(&mut held.mounts),
+        process: Process {
+            args: op.args.clone(),
+            env: environment(op, std::mem::take(&mut held.env)),
+            cwd: PathBuf::from(&op.cwd),
+            user: op.user.clone(),
+        },
+        hostname: op
+            .hostname
+            .clone()
+            .unwrap_or_else(|| DEFAULT_HOSTNAME.to_owned()),
+        extra_hosts: op.extra_hosts.clone(),
+        resolv_conf: steps.settings.resolv_conf.clone(),
+        network: match op.network {
+            NetworkMode::Default | NetworkMode::Host => Network::Host,
+            NetworkMode::None => Network::None,
+        },
+        security: match op.security {
+            SecurityMode::Sandbox => Security::Sandbox,
+            SecurityMode::Insecure => Security::Insecure,
+        },
+        limits: limits(op),
+    };
+    let locks: Vec<BorrowedFd<'_>> = claim
+        .iter()
+        .map(|claim| claim.as_fd())
+        .chain(held.locks())
+        .collect();
+    let exit = run_in_sandbox(steps, vertex, &spec, &locks, cancel).map_err(unstarted)?;
+    check(op, &exit, cancel)?;
+    drop(held);
+    steps.layers.freeze(tree, root)
+}
+
+/// The error of a command that was not even started, unless it was given up.
+pub(super) fn unstarted(op: &ExecOp, error: StepError) -> StepError {
+    match error {
+        StepError::Canceled => StepError::Canceled,
+        other => StepError::Start {
+            command: quoted(op),
+            source: Box::new(other),
+        },
+    }
+}
+
+fn quoted(op: &ExecOp) -> String {
+    frontend::gofmt::quote(&op.args.join(" "))
+}
+
+fn run_in_sandbox(
+    steps: &Arc<Steps>,
+    vertex: VertexId,
+    spec: &SandboxSpec,
+    locks: &[BorrowedFd<'_>],
+    cancel: &CancelFlag,
+) -> Result<Exit, StepError> {
+    let reference = steps.reference(vertex);
+    let events = Arc::clone(&steps.events);
+    let output = move |stream, bytes: &[u8]| emit_output(&*events, &reference, stream, bytes);
+    steps.sandbox.run(spec, locks, output, cancel)
+}
+
+fn emit_output(
+    events: &dyn crate::progress::sink::EventSink,
+    vertex: &VertexRef,
+    stream: Stream,
+    bytes: &[u8],
+) {
+    events.emit(Event::Output {
+        vertex: vertex.clone(),
+        stream,
+        bytes: bytes.to_vec(),
+    });
+}
+
+fn check(op: &ExecOp, exit: &Exit, cancel: &CancelFlag) -> Result<(), StepError> {
+    if exit.status == ExitStatus::Code(0) {
+        return Ok(());
+    }
+    if cancel.is_set() {
+        return Err(StepError::Canceled);
+    }
+    let how = match exit.status {
+        _ if exit.is_oom_killed => "cannot allocate memory".to_owned(),
+        ExitStatus::Code(code) => format!("exit code: {code}"),
+        // A shell reports a signal like this, and so does runc.
+        ExitStatus::Signal(signal) => format!("exit code: {}", 128 + signal),
+    };
+    Err(StepError::Command {
+        command: quoted(op),
+        how,
+    })
+}
+
+/// The environment of the command: its own, then proxies in both cases, then secrets.
+fn environment(op: &ExecOp, secrets: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut env = op.env.clone();
+    for name in PROXY_VARIABLES {
+        if let Some(value) = op.proxy_env.get(name) {
+            for name in [name.to_uppercase(), name.to_owned()] {
+                if !env.iter().any(|(other, _)| *other == name) {
+                    env.push((name, value.clone()));
+                }
+            }
+        }
+    }
+    for (name, value) in secrets {
+        env.retain(|(other, _)| *other != name);
+        env.push((name, value));
+    }
+    env
+}
+
+fn limits(op: &ExecOp) -> Limits {
+    let ulimits = op.ulimits.iter().map(|limit| Ulimit {
+        name: limit.name.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
+    });
+    Limits {
+        shm_size: op.shm_size,
+        ulimits: ulimits.collect(),
+        cgroup_parent: op.cgroup_parent.clone(),
+        resources: Resources::default(),
+    }
+}

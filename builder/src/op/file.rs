@@ -1,0 +1,547 @@
+//! COPY, ADD, WORKDIR and inline files: keys before anything is written, then the layer.
+//!
+//! The key of a copy is looked for in three places, the cheapest first: by definition, where every source is a stage whose
+//! state is known; by what is copied, found by listing and digesting the sources; by the plan, which needs the
+//! destination's file system listed too.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cache::digest::{CacheKey, DiffId, Digest};
+use cache::key::builder::{KeyBuilder, Parts};
+use frontend::graph::{
+    Chmod, CopyAction, ExecMount, FileAction, FileOp, InputIndex, MountKind, Op, Owner, Unpack,
+    VertexId,
+};
+
+use super::copy::apply::apply;
+use super::copy::place::plan as place;
+use super::copy::plan::CopyPlan;
+use super::copy::select::{Sources, select};
+use super::copy::selection::Selection;
+use super::copy::source::{Destination, SourceTree};
+use super::error::StepError;
+use super::exec_key::MountInput;
+use super::steps::{Done, Steps};
+
+/// The trees that the inputs of an op are, held.
+type Trees = BTreeMap<InputIndex, Arc<dyn SourceTree>>;
+
+/// A layer of files whose key is known, and the plan for it if one had to be made.
+pub(super) struct Planned {
+    layer_key: CacheKey,
+    plan: Option<(CopyPlan, Trees)>,
+}
+
+/// What computing the key of a file op came to.
+pub(super) enum Keyed {
+    /// These inputs must be done first.
+    Blocked(Vec<VertexId>),
+    /// The key is known.
+    Known {
+        /// The state key.
+        key: CacheKey,
+        /// Its parts.
+        parts: Parts,
+        /// What was found out on the way.
+        plan: Option<Arc<Planned>>,
+    },
+}
+
+/// Computes the key of a file op.
+pub(super) fn key(steps: &Steps, id: VertexId, op: &FileOp) -> Result<Keyed, StepError> {
+    key_of_inputs(steps, &steps.vertex(id).inputs, op)
+}
+
+fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keyed, StepError> {
+    let base = op
+        .base
+        .and_then(|index| inputs.get(index.0))
+        .and_then(|base| steps.key_of(*base));
+    let definition = definition_key(steps, op, inputs, base.as_ref());
+    if let Some(definition) = &definition
+        && let Some(layer_key) = steps.remembered_key(definition)?
+    {
+        let plan = Planned {
+            layer_key,
+            plan: None,
+        };
+        return Ok(known(op, base.as_ref(), plan, None));
+    }
+    let trees = match trees_of(steps, inputs, op)? {
+        Ok(trees) => trees,
+        Err(needs) => return Ok(Keyed::Blocked(needs)),
+    };
+    let selection = select_all(steps, inputs, op, &trees)?;
+    let by_content = content_key(&selection, base.as_ref());
+    if let Some(layer_key) = steps.remembered_key(&by_content)? {
+        if let Some(definition) = definition {
+            steps.remember_key(&definition, &layer_key)?;
+        }
+        let plan = Planned {
+            layer_key,
+            plan: None,
+        };
+        return Ok(known(op, base.as_ref(), plan, Some(selection.parts())));
+    }
+    let plan = place_all(steps, op, inputs, &selection, &trees)?;
+    let layer_key = plan.key();
+    steps.remember_key(&by_content, &layer_key)?;
+    if let Some(definition) = definition {
+        steps.remember_key(&definition, &layer_key)?;
+    }
+    let plan = Planned {
+        layer_key,
+        plan: Some((plan, trees)),
+    };
+    Ok(known(op, base.as_ref(), plan, Some(selection.parts())))
+}
+
+/// All of a context as a layer on scratch.
+fn context_op() -> FileOp {
+    let actions = whole("/", "/").into_iter().map(|action| match action {
+        FileAction::Copy(copy) => FileAction::Copy(CopyAction {
+            keeps_owner: false,
+            ..copy
+        }),
+        other @ (FileAction::Mkdir { .. } | FileAction::Mkfile { .. }) => other,
+    });
+    FileOp {
+        base: None,
+        actions: actions.collect(),
+    }
+}
+
+/// Computes the key of a context that is a file system.
+pub(super) fn context_key(steps: &Steps, id: VertexId) -> Result<Keyed, StepError> {
+    key_of_inputs(steps, &[id], &context_op())
+}
+
+/// Writes the layer of a context that is a file system.
+pub(super) fn run_context(
+    steps: &Steps,
+    id: VertexId,
+    planned: Option<&Planned>,
+) -> Result<DiffId, StepError> {
+    run_on(steps, &[id], &context_op(), planned)
+}
+
+fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, parts: Option<Parts>) -> Keyed {
+    let mut key = KeyBuilder::new("file");
+    match base {
+        Some(base) => key.key("base", base),
+        None => key.absent("base"),
+    };
+    key.key("layer", &planned.layer_key);
+    let finished = key.finish();
+    let parts = parts.unwrap_or_else(|| {
+        let mut shown = KeyBuilder::new("file");
+        add_actions(&mut shown, op);
+        shown.into_parts()
+    });
+    Keyed::Known {
+        key: finished,
+        parts,
+        plan: Some(Arc::new(planned)),
+    }
+}
+
+/// The key by definition: there is none if a source is a context, which only its content can tell.
+fn definition_key(
+    steps: &Steps,
+    op: &FileOp,
+    inputs: &[VertexId],
+    base: Option<&CacheKey>,
+) -> Option<CacheKey> {
+    let mut key = KeyBuilder::new("file by definition");
+    match base {
+        Some(base) => key.key("base", base),
+        None => key.absent("base"),
+    };
+    add_actions(&mut key, op);
+    for action in &op.actions {
+        match input_of(action).and_then(|index| inputs.get(index.0)) {
+            None => key.absent("input"),
+            Some(input) => match &steps.vertex(*input).op {
+                Op::Local(_) => return None,
+                Op::Image(_)
+                | Op::Git(_)
+                | Op::Http(_)
+                | Op::Exec(_)
+                | Op::File(_)
+                | Op::Merge(_) => key.key("input", &steps.key_of(*input)?),
+            },
+        };
+    }
+    Some(key.finish())
+}
+
+/// What is copied, and onto which state.
+fn content_key(selection: &Selection, base: Option<&CacheKey>) -> CacheKey {
+    let mut key = KeyBuilder::new("file by content");
+    match base {
+        Some(base) => key.key("base", base),
+        None => key.absent("base"),
+    };
+    key.key("selection", &selection.key());
+    key.finish()
+}
+
+fn add_actions(key: &mut KeyBuilder, op: &FileOp) {
+    key.number("actions", op.actions.len() as i128);
+    for action in &op.actions {
+        match action {
+            FileAction::Copy(copy) => add_copy(key, copy),
+            FileAction::Mkdir { path, mode, owner } => {
+                key.text("make directory", path);
+                key.number("mode", i128::from(*mode));
+                add_owner(key, owner.as_ref());
+            }
+            FileAction::Mkfile { path, mode, data } => {
+                key.text("make file", path);
+                key.number("mode", i128::from(*mode));
+                key.bytes("data", data);
+            }
+        }
+    }
+}
+
+fn add_copy(key: &mut KeyBuilder, copy: &CopyAction) {
+    for source in &copy.sources {
+        key.text("source", source);
+    }
+    key.text("destination", &copy.destination);
+    add_owner(key, copy.owner.as_ref());
+    match &copy.mode {
+        None => key.absent("chmod"),
+        Some(Chmod::Octal(mode)) => key.number("chmod", i128::from(*mode)),
+        Some(Chmod::Symbolic(mode)) => key.text("chmod", mode),
+    };
+    for pattern in &copy.exclude {
+        key.text("exclude", pattern);
+    }
+    key.number("parents", i128::from(copy.keeps_parents));
+    key.number("unpack", i128::from(copy.unpack == Unpack::Archives));
+    key.number("keeps owner", i128::from(copy.keeps_owner));
+}
+
+fn add_owner(key: &mut KeyBuilder, owner: Option<&Owner>) {
+    let Some(owner) = owner else {
+        key.absent("chown");
+        return;
+    };
+    key.text("chown", &owner.user);
+    match &owner.group {
+        Some(group) => key.text("group", group),
+        None => key.absent("group"),
+    };
+}
+
+fn input_of(action: &FileAction) -> Option<InputIndex> {
+    match action {
+        FileAction::Copy(copy) => copy.input,
+        FileAction::Mkdir { .. } | FileAction::Mkfile { .. } => None,
+    }
+}
+
+/// The trees that the actions copy from, or the inputs that must be done first.
+fn trees_of(
+    steps: &Steps,
+    inputs: &[VertexId],
+    op: &FileOp,
+) -> Result<Result<Trees, Vec<VertexId>>, StepError> {
+    let mut trees = Trees::new();
+    let mut needs = Vec::new();
+    for index in op.actions.iter().filter_map(input_of) {
+        let Some(input) = inputs.get(index.0) else {
+            return Err(StepError::Internal {
+                what: "a copy without its source",
+            });
+        };
+        match tree_of(steps, *input)? {
+            Ok(tree) => drop(trees.insert(index, tree)),
+            Err(need) => needs.push(need),
+        }
+    }
+    Ok(if needs.is_empty() {
+        Ok(trees)
+    } else {
+        Err(needs)
+    })
+}
+
+fn tree_of(
+    steps: &Steps,
+    input: VertexId,
+) -> Result<Result<Arc<dyn SourceTree>, VertexId>, StepError> {
+    if let Op::Local(local) = &steps.vertex(input).op {
+        return Ok(Ok(steps.contexts.tree(&local.name)?));
+    }
+    match steps.result(input) {
+        Some(done) => Ok(Ok(Arc::new(steps.stack_source(input, &done.layers)?))),
+        None => Ok(Err(input)),
+    }
+}
+
+fn borrowed(trees: &Trees) -> Sources<'_> {
+    trees
+        .iter()
+        .map(|(index, tree)| (*index, &**tree))
+        .collect()
+}
+
+/// Lists and digests what is copied; contexts are told to be read meanwhile.
+fn select_all(
+    steps: &Steps,
+    inputs: &[VertexId],
+    op: &FileOp,
+    trees: &Trees,
+) -> Result<Selection, StepError> {
+    let is_context = |input: &&VertexId| matches!(steps.vertex(**input).op, Op::Local(_));
+    let contexts: Vec<VertexId> = trees
+        .keys()
+        .filter_map(|index| inputs.get(index.0))
+        .filter(is_context)
+        .copied()
+        .collect();
+    for context in &contexts {
+        steps.begin_transfer(*context);
+    }
+    let selection = select(&op.actions, &borrowed(trees), steps.settings.threads)?;
+    for context in &contexts {
+        steps.end_transfer(*context, selection.bytes());
+    }
+    Ok(selection)
+}
+
+fn place_all(
+    steps: &Steps,
+    op: &FileOp,
+    inputs: &[VertexId],
+    selection: &Selection,
+    trees: &Trees,
+) -> Result<CopyPlan, StepError> {
+    let base = match op.base.and_then(|index| inputs.get(index.0)) {
+        None => None,
+        Some(base) => {
+            let done = steps.result(*base);
+            let done = done.ok_or(StepError::Internal {
+                what: "a copy onto an unknown base",
+            })?;
+            Some(steps.stack_source(*base, &done.layers)?)
+        }
+    };
+    let base = base.as_ref().map(|base| base as &dyn Destination);
+    Ok(place(
+        selection,
+        &borrowed(trees),
+        base,
+        steps.settings.created_mtime,
+    )?)
+}
+
+/// The result, if the same layer was made before, on whatever base.
+pub(super) fn from_layer_key(
+    steps: &Steps,
+    id: VertexId,
+    key: CacheKey,
+    planned: &Planned,
+) -> Result<Option<Done>, StepError> {
+    let Some(memo) = steps.keys.memo(&layer_memo(&planned.layer_key))? else {
+        return Ok(None);
+    };
+    let Some((diff_id, created_ms)) = read_layer_memo(&memo) else {
+        return Ok(None);
+    };
+    if !steps.layers.has_all(std::slice::from_ref(&diff_id))? {
+        return Ok(None);
+    }
+    let base = match &steps.vertex(id).op {
+        Op::File(op) => op
+            .base
+            .and_then(|index| steps.vertex(id).inputs.get(index.0)),
+        Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Exec(_) | Op::Merge(_) => None,
+    };
+    let mut layers = match base {
+        None => Vec::new(),
+        Some(base) => match steps.result(*base) {
+            Some(base) => base.layers.clone(),
+            None => return Ok(None),
+        },
+    };
+    layers.push(diff_id);
+    Ok(Some(Done {
+        key,
+        layers,
+        created_ms,
+    }))
+}
+
+fn layer_memo(layer_key: &CacheKey) -> CacheKey {
+    let mut memo = KeyBuilder::new("layer of a copy");
+    memo.key("layer", layer_key);
+    memo.finish()
+}
+
+/// `sha256:HEX` and the time in milliseconds, separated by a blank.
+fn read_layer_memo(memo: &[u8]) -> Option<(DiffId, u64)> {
+    let (digest, created) = std::str::from_utf8(memo).ok()?.split_once(' ')?;
+    Some((
+        DiffId(digest.parse::<Digest>().ok()?),
+        created.parse().ok()?,
+    ))
+}
+
+/// Writes the layer.
+pub(super) fn run(
+    steps: &Steps,
+    id: VertexId,
+    op: &FileOp,
+    planned: Option<&Planned>,
+) -> Result<DiffId, StepError> {
+    run_on(steps, &steps.vertex(id).inputs, op, planned)
+}
+
+fn run_on(
+    steps: &Steps,
+    inputs: &[VertexId],
+    op: &FileOp,
+    planned: Option<&Planned>,
+) -> Result<DiffId, StepError> {
+    let made;
+    let (plan, trees) = match planned.and_then(|planned| planned.plan.as_ref()) {
+        Some((plan, trees)) => (plan, trees),
+        None => {
+            let not_done = |_| StepError::Internal {
+                what: "a copy from an unknown source",
+            };
+            let trees = trees_of(steps, inputs, op)?.map_err(not_done)?;
+            let selection = select_all(steps, inputs, op, &trees)?;
+            made = (place_all(steps, op, inputs, &selection, &trees)?, trees);
+            (&made.0, &made.1)
+        }
+    };
+    let layer_key = plan.key();
+    let tree = steps.layers.new_tree()?;
+    let index = apply(plan, &borrowed(trees), tree.upper(), steps.settings.threads)?;
+    let diff_id = steps.layers.commit(tree, index)?;
+    let value = format!("{diff_id} {}", steps.now_ms());
+    steps
+        .keys
+        .remember(&layer_memo(&layer_key), value.as_bytes(), steps.now_ms())?;
+    Ok(diff_id)
+}
+
+/// What a mount's input adds to the key of its command, or the input that must be done first.
+pub(super) fn mount_input(
+    steps: &Steps,
+    inputs: &[VertexId],
+    mount: &ExecMount,
+) -> Result<Result<MountInput, VertexId>, StepError> {
+    let (input, source) = match &mount.kind {
+        MountKind::Bind {
+            input: Some(input),
+            source,
+            ..
+        }
+        | MountKind::Cache {
+            input: Some(input),
+            source,
+            ..
+        } => (input, source),
+        MountKind::Bind { input: None, .. }
+        | MountKind::Cache { input: None, .. }
+        | MountKind::Tmpfs { .. }
+        | MountKind::Secret { .. }
+        | MountKind::Ssh { .. } => return Ok(Ok(MountInput::None)),
+    };
+    let Some(input) = inputs.get(input.0) else {
+        return Err(StepError::Internal {
+            what: "a mount without its input",
+        });
+    };
+    let memo = steps
+        .key_of(*input)
+        .filter(|_| !matches!(steps.vertex(*input).op, Op::Local(_)));
+    let memo = memo.map(|state| {
+        let mut memo = KeyBuilder::new("content of a mount");
+        memo.key("state", &state);
+        memo.text("source", source);
+        memo.finish()
+    });
+    if let Some(memo) = &memo
+        && let Some(content) = steps.remembered_key(memo)?
+    {
+        return Ok(Ok(MountInput::Content(content)));
+    }
+    let tree = match tree_of(steps, *input)? {
+        Ok(tree) => tree,
+        Err(need) => return Ok(Err(need)),
+    };
+    let trees = Trees::from([(MOUNTED, tree)]);
+    let selection = select(
+        &whole(source, "/"),
+        &borrowed(&trees),
+        steps.settings.threads,
+    )?;
+    let content = selection.key();
+    if let Some(memo) = memo {
+        steps.remember_key(&memo, &content)?;
+    }
+    Ok(Ok(MountInput::Content(content)))
+}
+
+/// Which input the source of a mount is, for copies made of it.
+const MOUNTED: InputIndex = InputIndex(0);
+
+/// A copy of one path, as it is, whatever characters it has.
+fn whole(source: &str, destination: &str) -> [FileAction; 1] {
+    [FileAction::Copy(CopyAction {
+        input: Some(MOUNTED),
+        sources: vec![literal(source)],
+        destination: destination.to_owned(),
+        owner: None,
+        mode: None,
+        keeps_parents: false,
+        exclude: Vec::new(),
+        unpack: Unpack::Never,
+        keeps_owner: true,
+    })]
+}
+
+/// A pattern that matches exactly this path.
+fn literal(path: &str) -> String {
+    path.chars().fold(String::new(), |mut pattern, c| {
+        match c {
+            '*' | '?' | '[' => pattern.extend(['[', c, ']']),
+            '\\' => pattern.push_str("[\\\\]"),
+            other => pattern.push(other),
+        }
+        pattern
+    })
+}
+
+/// Copies a path of a vertex's result to a path below an empty directory.
+pub(super) fn copy_out(
+    steps: &Steps,
+    vertex: VertexId,
+    source: &str,
+    destination: &str,
+    directory: &Path,
+) -> Result<(), StepError> {
+    let not_done = |_| StepError::Internal {
+        what: "a mount of an unknown result",
+    };
+    let tree = tree_of(steps, vertex)?.map_err(not_done)?;
+    let trees = Trees::from([(MOUNTED, tree)]);
+    let sources = borrowed(&trees);
+    let selection = select(
+        &whole(source, destination),
+        &sources,
+        steps.settings.threads,
+    )?;
+    let plan = place(&selection, &sources, None, steps.settings.created_mtime)?;
+    apply(&plan, &sources, directory, steps.settings.threads)?;
+    Ok(())
+}

@@ -1,0 +1,388 @@
+//! Where images come from: tags of the store, registries, OCI layouts.
+//!
+//! A name is a tag of the local store first, else what the registry says in one request a build. If no registry can be
+//! reached, what it last said counts, with a warning.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cache::blob::dir::DirStore;
+use cache::digest::{DiffId, Digest};
+use cache::root::StatePaths;
+use cache::tag::{Images, References, Seen};
+use frontend::graph::ImageSource;
+use frontend::lower::{ImageName, ImageResolver, ResolveError, ResolvedImage};
+use frontend::platform::Platform;
+use frontend::reference::Reference;
+use tokio::runtime::Handle;
+
+use crate::clock::Clock;
+use crate::progress::event::{Event, VertexRef};
+use crate::progress::sink::EventSink;
+use crate::registry::client::Client;
+use crate::registry::error::RegistryError;
+use crate::registry::layout::{self, Layout};
+use crate::registry::resolve::{self, LayerDescriptor};
+
+/// Where the layers of a resolved image can be had.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Only in the store.
+    Store,
+    /// In a registry, under this reference.
+    Registry(Reference),
+    /// In an OCI layout.
+    Layout(Layout),
+}
+
+/// A resolved image.
+#[derive(Clone, Debug)]
+pub struct KnownImage {
+    /// Diff ids, bottom first.
+    pub diff_ids: Vec<DiffId>,
+    /// The blobs, where they are known.
+    pub layers: Vec<LayerDescriptor>,
+    /// Where the blobs are.
+    pub origin: Origin,
+}
+
+/// Resolves images for one build; every question is asked once.
+pub struct Resolver {
+    client: Client,
+    blobs: DirStore,
+    tags: Images,
+    references: References,
+    handle: Handle,
+    events: Arc<dyn EventSink>,
+    clock: Clock,
+    asks_registry_first: bool,
+    answers: Mutex<BTreeMap<String, Result<ResolvedImage, ResolveError>>>,
+    images: Mutex<BTreeMap<String, KnownImage>>,
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+/// The members of an image config that resolving looks at.
+#[derive(serde::Deserialize)]
+struct ConfigHead {
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    #[serde(default)]
+    variant: String,
+    #[serde(default)]
+    rootfs: Rootfs,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct Rootfs {
+    #[serde(default)]
+    diff_ids: Vec<DiffId>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn refused(message: String) -> ResolveError {
+    ResolveError {
+        message,
+        hint: None,
+    }
+}
+
+impl Resolver {
+    /// Takes the client and the store. With `asks_registry_first` (`--pull`) local tags are passed over.
+    pub fn new(
+        client: Client,
+        paths: &StatePaths,
+        handle: Handle,
+        events: Arc<dyn EventSink>,
+        clock: Clock,
+        asks_registry_first: bool,
+    ) -> Self {
+        Self {
+            client,
+            blobs: DirStore::new(paths),
+            tags: Images::new(paths),
+            references: References::new(paths),
+            handle,
+            events,
+            clock,
+            asks_registry_first,
+            answers: Mutex::default(),
+            images: Mutex::default(),
+        }
+    }
+
+    /// The images that were resolved, by the digest that their vertices have.
+    pub fn into_images(self) -> BTreeMap<String, KnownImage> {
+        self.images
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn local(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<ResolvedImage>, ResolveError> {
+        if reference.digest.is_some() {
+            return Ok(None);
+        }
+        let broken = |error: &dyn std::error::Error| {
+            refused(format!(
+                "cannot read the tag `{reference}`: {}",
+                crate::text::chain(error)
+            ))
+        };
+        let Some(tag) = self
+            .tags
+            .resolve(&reference.to_string())
+            .map_err(|e| broken(&e))?
+        else {
+            return Ok(None);
+        };
+        let Some(config) = read_blob(&self.blobs, &tag.config).map_err(|e| broken(&e))? else {
+            return Ok(None);
+        };
+        let head: ConfigHead = serde_json::from_slice(&config).map_err(|e| broken(&e))?;
+        let own = Platform::normalised(&head.os, &head.architecture, &head.variant, "");
+        if platform.rank(&own).is_none() {
+            return Ok(None);
+        }
+        let known = KnownImage {
+            diff_ids: head.rootfs.diff_ids,
+            layers: Vec::new(),
+            origin: Origin::Store,
+        };
+        locked(&self.images).insert(tag.config.to_string(), known);
+        Ok(Some(ResolvedImage {
+            reference: reference.to_string(),
+            manifest: tag.config.to_string(),
+            config,
+            source: ImageSource::Local,
+        }))
+    }
+
+    fn remote(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let resolving = resolve::resolve_image(&self.client, &self.blobs, reference, platform);
+        let image = match self.handle.block_on(resolving) {
+            Ok(image) => image,
+            Err(error) if error.is_unreachable() => self.last_seen(reference, platform, error)?,
+            Err(error) => return Err(error),
+        };
+        let seen = Seen {
+            name: reference.to_string(),
+            manifest: image.root.digest.clone(),
+            seen_ms: self.now_ms(),
+        };
+        // Only a later build without network would miss it.
+        self.references.note(&seen).ok();
+        Ok(self.keep(
+            image,
+            reference.to_string(),
+            Origin::Registry(reference.clone()),
+            ImageSource::Registry,
+        ))
+    }
+
+    /// What the registry said the last time it could be reached.
+    fn last_seen(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        error: RegistryError,
+    ) -> Result<resolve::ResolvedImage, RegistryError> {
+        let Ok(Some(seen)) = self.references.last(&reference.to_string()) else {
+            return Err(error);
+        };
+        let pinned = reference.with_digest(seen.manifest.as_str());
+        let resolving = resolve::resolve_image(&self.client, &self.blobs, &pinned, platform);
+        let Ok(image) = self.handle.block_on(resolving) else {
+            return Err(error);
+        };
+        let age = age(self.now_ms().saturating_sub(seen.seen_ms));
+        let message = format!(
+            "{reference}: the registry cannot be reached, using {} as it was {age} ago ({})",
+            seen.manifest,
+            crate::text::chain(&error)
+        );
+        self.events.emit(Event::Warning {
+            vertex: None,
+            message,
+        });
+        Ok(image)
+    }
+
+    fn layout(
+        &self,
+        context: &str,
+        location: &str,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, RegistryError> {
+        let (layout, image) = layout::parse(location)?;
+        let resolving = layout.resolve_image(&self.blobs, &image, platform);
+        let image = self.handle.block_on(resolving)?;
+        let name = format!("oci-layout://{location}");
+        let source = ImageSource::OciLayout(context.to_owned());
+        Ok(self.keep(image, name, Origin::Layout(layout), source))
+    }
+
+    fn keep(
+        &self,
+        image: resolve::ResolvedImage,
+        reference: String,
+        origin: Origin,
+        source: ImageSource,
+    ) -> ResolvedImage {
+        if let Some(other) = &image.other_platform {
+            let message =
+                format!("{reference} is for {other}, which is not the platform asked for");
+            self.events.emit(Event::Warning {
+                vertex: None,
+                message,
+            });
+        }
+        let known = KnownImage {
+            diff_ids: image
+                .layers
+                .iter()
+                .map(|layer| layer.diff_id.clone())
+                .collect(),
+            layers: image.layers,
+            origin,
+        };
+        let manifest = image.manifest.digest.to_string();
+        locked(&self.images).insert(manifest.clone(), known);
+        ResolvedImage {
+            reference,
+            manifest,
+            config: image.config_bytes,
+            source,
+        }
+    }
+
+    fn answer(
+        &self,
+        image: &ImageName<'_>,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, ResolveError> {
+        let told = |error: RegistryError| refused(crate::text::chain(&error));
+        match image {
+            ImageName::Reference(reference) => {
+                if !self.asks_registry_first
+                    && let Some(found) = self.local(reference, platform)?
+                {
+                    return Ok(found);
+                }
+                self.remote(reference, platform).map_err(told)
+            }
+            ImageName::OciLayout { context, location } => {
+                self.layout(context, location, platform).map_err(told)
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl ImageResolver for Resolver {
+    fn resolve(
+        &self,
+        image: &ImageName<'_>,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, ResolveError> {
+        let name = match image {
+            ImageName::Reference(reference) => reference.to_string(),
+            ImageName::OciLayout {
+                context: _,
+                location,
+            } => format!("oci-layout://{location}"),
+        };
+        let question = format!("{name} {platform}");
+        if let Some(answer) = locked(&self.answers).get(&question) {
+            return answer.clone();
+        }
+        let shown = format!("[internal] load metadata for {name}");
+        let vertex = VertexRef(Digest::of(question.as_bytes()).to_string().into());
+        self.events.emit(Event::VertexAdded {
+            vertex: vertex.clone(),
+            name: shown,
+            inputs: Vec::new(),
+        });
+        self.events.emit(Event::Started {
+            vertex: vertex.clone(),
+        });
+        let answer = self.answer(image, platform);
+        self.events.emit(match &answer {
+            Ok(_) => Event::Completed { vertex },
+            Err(error) => Event::Failed {
+                vertex,
+                message: error.message.clone(),
+            },
+        });
+        locked(&self.answers).insert(question, answer.clone());
+        answer
+    }
+}
+
+/// The bytes of a blob.
+pub(crate) fn read_blob(
+    blobs: &dyn cache::blob::BlobStore,
+    digest: &Digest,
+) -> Result<Option<Vec<u8>>, cache::blob::BlobError> {
+    let Some(mut blob) = blobs.open(digest)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut blob, &mut bytes).map_err(|source| {
+        cache::blob::BlobError::Io {
+            attempt: "read",
+            path: digest.hex().into(),
+            source,
+        }
+    })?;
+    Ok(Some(bytes))
+}
+
+/// A time span in one unit.
+fn age(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..86400 => (seconds / 3600, "hour"),
+        _ => (seconds / 86400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_one_unit() {
+        let cases = [
+            (900, "0 seconds"),
+            (61_000, "1 minute"),
+            (7_200_000, "2 hours"),
+            (200_000_000, "2 days"),
+        ];
+        for (milliseconds, text) in cases {
+            assert_eq!(age(milliseconds), text);
+        }
+    }
+}

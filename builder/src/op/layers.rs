@@ -1,0 +1,702 @@
+//! The layers a build works with: those of the store, and those that registries and OCI layouts have and that are fetched
+//! when, and only as far as, somebody needs them.
+//!
+//! A layer's index needs its blob downloaded and read once; its tree needs it unpacked. Neither is needed to find out
+//! that everything is cached, nor to push to where the layer came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cache::blob::BlobStore;
+use cache::blob::dir::DirStore;
+use cache::digest::{Descriptor, DiffId, Digest};
+use cache::layer::compress::decompress::decompress;
+use cache::layer::compress::{self, CompressOptions, Compressor};
+use cache::layer::freeze::{FreezeOptions, freeze};
+use cache::layer::index::LayerIndex;
+use cache::layer::pack::pack;
+use cache::layer::scan::scan;
+use cache::layer::sink::{Plain, nowhere};
+use cache::layer::stack::LayerStack;
+use cache::lease::Lease;
+use cache::root::StatePaths;
+use cache::snapshot::active::ActiveTree;
+use cache::snapshot::format::TreeFormat;
+use cache::snapshot::layer::Layer;
+use cache::snapshot::mount::{self, Access, MountPlan, Planned};
+use cache::snapshot::store::LayerStore;
+use cache::tag::{Source, Sources};
+use tokio::runtime::Handle;
+
+use super::error::StepError;
+use super::image::{KnownImage, Origin};
+use crate::export::BlobOrigin;
+use crate::progress::event::{Event, VertexRef};
+use crate::progress::sink::EventSink;
+use crate::registry::client::Client;
+use crate::registry::pull::pull_layer;
+use crate::registry::resolve::LayerDescriptor;
+use frontend::reference::Reference;
+
+/// Where fetching layers is shown.
+#[derive(Clone)]
+pub struct Progress {
+    /// The sink.
+    pub events: Arc<dyn EventSink>,
+    /// The vertex whose layers they are.
+    pub vertex: VertexRef,
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Progress").finish_non_exhaustive()
+    }
+}
+
+/// How a layer's blob is made.
+#[derive(Debug)]
+pub struct Packing {
+    /// The codec.
+    pub codec: compress::Codec,
+    /// Threads and chunk cache.
+    pub options: CompressOptions,
+}
+
+/// What [`Layers`] is made of.
+pub struct LayerParts<'a> {
+    /// Names of files of the store.
+    pub paths: &'a StatePaths,
+    /// The registries.
+    pub client: Client,
+    /// Where downloads run.
+    pub handle: Handle,
+    /// The build's hold on the store.
+    pub lease: Arc<Lease>,
+    /// The images of the build.
+    pub images: &'a BTreeMap<String, KnownImage>,
+    /// How trees are to be read.
+    pub format: TreeFormat,
+}
+
+impl std::fmt::Debug for LayerParts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerParts").finish_non_exhaustive()
+    }
+}
+
+/// A layer that can be fetched.
+#[derive(Clone)]
+struct Fetchable {
+    layer: LayerDescriptor,
+    origin: Origin,
+}
+
+/// The layers of a build.
+pub struct Layers {
+    store: LayerStore,
+    blobs: DirStore,
+    sources: Sources,
+    client: Client,
+    handle: Handle,
+    lease: Arc<Lease>,
+    format: TreeFormat,
+    fetchable: BTreeMap<DiffId, Fetchable>,
+    /// Vertices of images, by layer, until their layers are here.
+    announced: Mutex<BTreeMap<DiffId, Progress>>,
+    open: Mutex<BTreeMap<VertexRef, Arc<dyn EventSink>>>,
+    turns: Mutex<BTreeMap<DiffId, Arc<Mutex<()>>>>,
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers").finish_non_exhaustive()
+    }
+}
+
+/// A stack ready to be mounted; its skeletons live as long as this.
+#[derive(Debug)]
+pub struct OverlayLayers {
+    /// The directory that the names are relative to.
+    pub dir: PathBuf,
+    /// Top first.
+    pub lowers: Vec<PathBuf>,
+    _skeletons: Vec<ActiveTree>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Layers {
+    /// Opens the layers of a store for a build.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be used.
+    pub fn open(parts: LayerParts<'_>) -> Result<Self, StepError> {
+        let mut fetchable = BTreeMap::new();
+        for image in parts.images.values() {
+            for layer in &image.layers {
+                let origin = image.origin.clone();
+                fetchable.insert(
+                    layer.diff_id.clone(),
+                    Fetchable {
+                        layer: layer.clone(),
+                        origin,
+                    },
+                );
+            }
+        }
+        Ok(Self {
+            store: LayerStore::open_in(parts.paths, parts.lease.work()?)?,
+            blobs: DirStore::new(parts.paths),
+            sources: Sources::new(parts.paths),
+            client: parts.client,
+            handle: parts.handle,
+            lease: parts.lease,
+            format: parts.format,
+            fetchable,
+            announced: Mutex::default(),
+            open: Mutex::default(),
+            turns: Mutex::default(),
+        })
+    }
+
+    /// Whether every layer is in the store or can be fetched.
+    pub(super) fn has_all(&self, layers: &[DiffId]) -> Result<bool, StepError> {
+        for layer in layers {
+            let is_known = self.fetchable.contains_key(layer)
+                || self.store.layer(layer)?.is_some()
+                || !self.sources.of(layer)?.is_empty();
+            if !is_known {
+                return Ok(false);
+            }
+            self.lease.pin(layer)?;
+        }
+        Ok(true)
+    }
+
+    /// Tells that an image is part of the build: done at once if its layers are here, else open until they are or the
+    /// build ends.
+    pub(super) fn announce(&self, layers: &[DiffId], progress: &Progress) -> Result<(), StepError> {
+        let mut missing = Vec::new();
+        for layer in layers {
+            self.lease.pin(layer)?;
+            if self.store.layer(layer)?.is_none() {
+                missing.push(layer.clone());
+            }
+        }
+        let vertex = progress.vertex.clone();
+        if missing.is_empty() {
+            progress.events.emit(Event::CacheHit { vertex });
+            return Ok(());
+        }
+        progress.events.emit(Event::Started {
+            vertex: vertex.clone(),
+        });
+        locked(&self.open).insert(vertex, Arc::clone(&progress.events));
+        let mut announced = locked(&self.announced);
+        for layer in missing {
+            announced.insert(layer, progress.clone());
+        }
+        Ok(())
+    }
+
+    /// Completes the vertices of images of which not every layer was needed.
+    pub(super) fn finish_pulls(&self) {
+        for (vertex, events) in std::mem::take(&mut *locked(&self.open)) {
+            events.emit(Event::Completed { vertex });
+        }
+    }
+
+    /// A layer with its index, fetched if need be.
+    fn layer(&self, diff_id: &DiffId) -> Result<Arc<Layer>, StepError> {
+        if let Some(layer) = self.store.layer(diff_id)? {
+            return Ok(layer);
+        }
+        let turn = self.turn(diff_id);
+        let _turn = locked(&turn);
+        if let Some(layer) = self.store.layer(diff_id)? {
+            return Ok(layer);
+        }
+        let blob = self.fetch(diff_id)?;
+        let reader = self.open_blob(&blob.digest)?;
+        let (index, size) = self.read_tar(diff_id, reader, |tar| Ok(scan(tar)?))?;
+        Ok(self.store.register(diff_id, index, size)?)
+    }
+
+    /// Reads a blob's tar with `work`, which must leave it at its end; the tar must have the diff id.
+    fn read_tar<T>(
+        &self,
+        diff_id: &DiffId,
+        blob: Box<dyn Read + Send>,
+        work: impl FnOnce(&mut dyn Read) -> Result<T, StepError>,
+    ) -> Result<(T, u64), StepError> {
+        let failed = |source| StepError::Io {
+            attempt: "unpack the layer",
+            path: diff_id.to_string().into(),
+            source,
+        };
+        let plain = decompress(blob).map_err(failed)?;
+        let mut hashing = Hashing {
+            inner: plain,
+            hasher: sha2::Sha256::default(),
+            size: 0,
+        };
+        let made = work(&mut hashing)?;
+        io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
+        let (found, size) = hashing.finish();
+        if found != diff_id.0 {
+            return Err(StepError::WrongDiffId {
+                expected: diff_id.to_string(),
+                found: found.to_string(),
+            });
+        }
+        Ok((made, size))
+    }
+
+    /// The tree of a layer, made if need be.
+    pub(crate) fn tree(&self, diff_id: &DiffId) -> Result<PathBuf, StepError> {
+        let layer = self.with_tree(diff_id)?;
+        let tree = layer.tree(&self.format);
+        let tree = tree.ok_or(StepError::Internal {
+            what: "a layer without its tree",
+        })?;
+        Ok(self.store.tree_path(&tree))
+    }
+
+    fn with_tree(&self, diff_id: &DiffId) -> Result<Arc<Layer>, StepError> {
+        if let Some(layer) = self.store.layer(diff_id)?
+            && layer.tree(&self.format).is_some()
+        {
+            return Ok(layer);
+        }
+        let turn = self.turn(diff_id);
+        let _turn = locked(&turn);
+        let blob = self.fetch(diff_id)?;
+        let open = || {
+            let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
+            decompress(blob)
+        };
+        Ok(self.store.ensure_tree(diff_id, &self.format, open)?)
+    }
+
+    fn turn(&self, diff_id: &DiffId) -> Arc<Mutex<()>> {
+        Arc::clone(locked(&self.turns).entry(diff_id.clone()).or_default())
+    }
+
+    /// Makes sure that a blob of the layer is in the store: the one it came as, or one made of another tree.
+    fn fetch(&self, diff_id: &DiffId) -> Result<Descriptor, StepError> {
+        let Some(fetchable) = self.find(diff_id)? else {
+            return self.blob_of_other_tree(diff_id);
+        };
+        let descriptor = fetchable.layer.descriptor.clone();
+        if self.has_blob(&descriptor.digest)? {
+            self.arrived(diff_id);
+            return Ok(descriptor);
+        }
+        let announced = locked(&self.announced).get(diff_id).cloned();
+        let progress = Throttled::new(announced, descriptor.digest.to_string());
+        let told = |current: u64, total: u64| progress.tell(current, total);
+        let pulled = match &fetchable.origin {
+            Origin::Store => return self.blob_of_other_tree(diff_id),
+            Origin::Registry(reference) => {
+                let pull = pull_layer(
+                    &self.client,
+                    &self.blobs,
+                    reference,
+                    &fetchable.layer,
+                    &told,
+                );
+                self.handle.block_on(pull)
+            }
+            Origin::Layout(layout) => {
+                self.handle
+                    .block_on(layout.pull_layer(&self.blobs, &fetchable.layer, &told))
+            }
+        };
+        pulled?;
+        progress.end(descriptor.size);
+        if let Origin::Registry(reference) = &fetchable.origin {
+            let repository = format!("{}/{}", reference.registry, reference.repository);
+            self.sources.add(
+                diff_id,
+                &Source {
+                    repository,
+                    blob: descriptor.clone(),
+                },
+            )?;
+        }
+        self.arrived(diff_id);
+        Ok(descriptor)
+    }
+
+    /// Notes that a layer is here; completes its image's vertex with the last one.
+    fn arrived(&self, diff_id: &DiffId) {
+        let mut announced = locked(&self.announced);
+        let Some(progress) = announced.remove(diff_id) else {
+            return;
+        };
+        let is_last = announced
+            .values()
+            .all(|other| other.vertex != progress.vertex);
+        if is_last && locked(&self.open).remove(&progress.vertex).is_some() {
+            progress.events.emit(Event::Completed {
+                vertex: progress.vertex.clone(),
+            });
+        }
+    }
+
+    /// Where a layer can be fetched from: an image of this build, or a registry that had it earlier.
+    fn find(&self, diff_id: &DiffId) -> Result<Option<Fetchable>, StepError> {
+        if let Some(fetchable) = self.fetchable.get(diff_id) {
+            return Ok(Some(fetchable.clone()));
+        }
+        let Some(source) = self.sources.of(diff_id)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let Ok(reference) = Reference::parse(&source.repository) else {
+            return Ok(None);
+        };
+        let layer = LayerDescriptor {
+            descriptor: source.blob,
+            diff_id: diff_id.clone(),
+            urls: Vec::new(),
+        };
+        Ok(Some(Fetchable {
+            layer,
+            origin: Origin::Registry(reference),
+        }))
+    }
+
+    /// A layer that was made here under another id map: its tar is packed from a blob that was exported.
+    fn blob_of_other_tree(&self, diff_id: &DiffId) -> Result<Descriptor, StepError> {
+        let gone = StepError::LayerGone {
+            diff_id: diff_id.to_string(),
+        };
+        let Some(layer) = self.store.layer(diff_id)? else {
+            return Err(gone);
+        };
+        for blob in layer.blobs().into_values() {
+            if self.has_blob(&blob.digest)? {
+                return Ok(blob);
+            }
+        }
+        Err(gone)
+    }
+
+    /// The indexes of a stack, bottom first.
+    pub(crate) fn stack(&self, layers: &[DiffId]) -> Result<LayerStack, StepError> {
+        let fetched = self.each(layers, |layer| Ok(self.layer(layer)?.index()?))?;
+        Ok(LayerStack::new(fetched))
+    }
+
+    /// Does work on several layers at once: most of it is waiting for a registry or unpacking.
+    fn each<T: Send>(
+        &self,
+        layers: &[DiffId],
+        work: impl Fn(&DiffId) -> Result<T, StepError> + Sync,
+    ) -> Result<Vec<T>, StepError> {
+        let is_here = |layer: &DiffId| matches!(self.store.layer(layer), Ok(Some(_)));
+        if layers.iter().all(is_here) {
+            return layers.iter().map(work).collect();
+        }
+        std::thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> = layers
+                .iter()
+                .map(|layer| scope.spawn(move || work(layer)))
+                .collect();
+            let ended = threads.into_iter().map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            ended.collect()
+        })
+    }
+
+    /// A stack as lower directories of an overlay.
+    pub(super) fn overlay(&self, layers: &[DiffId]) -> Result<OverlayLayers, StepError> {
+        let distinct: BTreeSet<&DiffId> = layers.iter().collect();
+        let distinct: Vec<DiffId> = distinct.into_iter().cloned().collect();
+        self.each(&distinct, |layer| self.with_tree(layer))?;
+        // overlayfs refuses a directory that is given twice. What a layer says is said by its upper occurrence already,
+        // so the lower ones can go.
+        let mut seen = BTreeSet::new();
+        let mut stacked: Vec<Arc<Layer>> = Vec::with_capacity(layers.len());
+        for layer in layers.iter().rev().filter(|layer| seen.insert(*layer)) {
+            stacked.push(self.with_tree(layer)?);
+        }
+        stacked.reverse();
+        let layers = stacked;
+        let Planned { plan, skeletons } =
+            mount::plan(&self.store, &layers, &self.format, Access::ReadOnly)?;
+        let (dir, lowers) = match plan {
+            MountPlan::Overlay(overlay) => (overlay.dir, overlay.lowers),
+            MountPlan::Bind { source } => (self.store.trees(), vec![source]),
+        };
+        Ok(OverlayLayers {
+            dir,
+            lowers,
+            _skeletons: skeletons,
+        })
+    }
+
+    /// A fresh tree.
+    pub(super) fn new_tree(&self) -> Result<ActiveTree, StepError> {
+        Ok(self.store.new_tree()?)
+    }
+
+    /// A fresh tree whose root looks like that of a stack.
+    pub(super) fn new_tree_on(&self, layers: &[DiffId]) -> Result<ActiveTree, StepError> {
+        let tree = self.store.new_tree()?;
+        tree.take_root_of(&self.stack(layers)?)?;
+        Ok(tree)
+    }
+
+    /// Makes what a command left in an upper directory a layer.
+    pub(super) fn freeze(&self, tree: ActiveTree, below: &[DiffId]) -> Result<DiffId, StepError> {
+        let lower = self.stack(below)?;
+        let options = FreezeOptions {
+            xattrs: self.format.xattrs(),
+            clamp_mtime: None,
+        };
+        let frozen = freeze(tree.upper(), &lower, &mut nowhere(), options)?;
+        self.publish(tree, frozen.index, frozen.diff_id, frozen.size)
+    }
+
+    /// Makes a tree whose index is known a layer.
+    pub(super) fn commit(&self, tree: ActiveTree, index: LayerIndex) -> Result<DiffId, StepError> {
+        let packed = pack(&index, tree.upper(), &mut nowhere())?;
+        self.publish(tree, index, packed.diff_id, packed.size)
+    }
+
+    fn publish(
+        &self,
+        tree: ActiveTree,
+        index: LayerIndex,
+        diff_id: DiffId,
+        size: u64,
+    ) -> Result<DiffId, StepError> {
+        self.lease.pin(&diff_id)?;
+        self.store
+            .commit(tree, index, &diff_id, size, &self.format)?;
+        Ok(diff_id)
+    }
+
+    /// Whether a blob is in the store.
+    pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool, StepError> {
+        Ok(self.blobs.contains(digest)?)
+    }
+
+    /// Opens a blob of the store.
+    pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Box<dyn Read + Send>, StepError> {
+        match self.blobs.open(digest)? {
+            Some(blob) => Ok(Box::new(blob)),
+            None => Err(StepError::LayerGone {
+                diff_id: digest.to_string(),
+            }),
+        }
+    }
+
+    /// The blob that a layer came as, if it was pulled.
+    pub(crate) fn pulled_blob(&self, layer: &DiffId) -> Option<Descriptor> {
+        match self.find(layer) {
+            Ok(
+                Some(Fetchable {
+                    origin: Origin::Store,
+                    ..
+                })
+                | None,
+            )
+            | Err(_) => None,
+            Ok(Some(fetchable)) => Some(fetchable.layer.descriptor),
+        }
+    }
+
+    /// Opens the blob that a layer came as, fetching it if need be.
+    pub(crate) fn open_pulled(
+        &self,
+        layer: &DiffId,
+        blob: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, StepError> {
+        if !self.has_blob(&blob.digest)? {
+            let turn = self.turn(layer);
+            let _turn = locked(&turn);
+            self.fetch(layer)?;
+        }
+        self.open_blob(&blob.digest)
+    }
+
+    /// Repositories that are known to have a layer's blob.
+    pub(crate) fn blob_origins(&self, layer: &DiffId) -> Vec<BlobOrigin> {
+        let mut origins = Vec::new();
+        if let Some(Fetchable {
+            layer: found,
+            origin: Origin::Registry(reference),
+        }) = self.fetchable.get(layer)
+        {
+            origins.push(BlobOrigin {
+                registry: reference.registry.clone(),
+                repository: reference.repository.clone(),
+                digest: found.descriptor.digest.clone(),
+            });
+        }
+        for source in self.sources.of(layer).unwrap_or_default() {
+            if let Some((registry, repository)) = source.repository.split_once('/') {
+                origins.push(BlobOrigin {
+                    registry: registry.to_owned(),
+                    repository: repository.to_owned(),
+                    digest: source.blob.digest,
+                });
+            }
+        }
+        origins
+    }
+
+    /// Packs a layer's tree into a blob of the store.
+    pub(crate) fn pack_blob(
+        &self,
+        diff_id: &DiffId,
+        packing: Packing,
+    ) -> Result<(Digest, u64), StepError> {
+        let index = self.with_tree(diff_id)?.index()?;
+        let tree = self.tree(diff_id)?;
+        let failed = |source| StepError::Io {
+            attempt: "compress the layer",
+            path: diff_id.to_string().into(),
+            source,
+        };
+        let writer = self.blobs.writer()?;
+        let mut compressor =
+            Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
+        let packed = pack(&index, &tree, &mut compressor)?;
+        if packed.diff_id != *diff_id {
+            return Err(StepError::WrongDiffId {
+                expected: diff_id.to_string(),
+                found: packed.diff_id.to_string(),
+            });
+        }
+        let (compressed, writer) = compressor.finish().map_err(failed)?;
+        Ok(writer.commit(Some(&compressed.digest))?)
+    }
+
+    /// Notes that a blob holds a layer of the store.
+    pub(crate) fn record_blob(&self, diff_id: &DiffId, blob: &Descriptor) -> Result<(), StepError> {
+        if let Some(layer) = self.store.layer(diff_id)? {
+            self.store
+                .record_blob(&layer, &blob.media_type, blob.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The layer with no time after `epoch`; itself if there is none.
+    pub(crate) fn clamp_times(&self, diff_id: &DiffId, epoch: i64) -> Result<DiffId, StepError> {
+        let layer = self.with_tree(diff_id)?;
+        let index = layer.index()?;
+        if index.nodes().iter().all(|node| node.entry.mtime <= epoch) {
+            return Ok(diff_id.clone());
+        }
+        let clamped = |mut entry: cache::layer::entry::Entry| {
+            entry.mtime = entry.mtime.min(epoch);
+            entry
+        };
+        let entries = index.entries().cloned().map(clamped).collect();
+        let implied = index.implied().cloned().map(clamped).collect();
+        let clamped = LayerIndex::new(entries, implied)?;
+        let tree = self.tree(diff_id)?;
+        let packed = pack(&clamped, &tree, &mut nowhere())?;
+        self.lease.pin(&packed.diff_id)?;
+        let failed = |source| StepError::Io {
+            attempt: "pack the layer",
+            path: tree.clone(),
+            source,
+        };
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        std::thread::scope(|scope| {
+            let packing = scope.spawn(|| {
+                let mut sink = Plain(io::BufWriter::with_capacity(1 << 18, writer));
+                pack(&clamped, &tree, &mut sink)
+            });
+            let made = self
+                .store
+                .ensure_tree(&packed.diff_id, &self.format, || Ok(reader));
+            match packing.join() {
+                // A reader that gave up breaks the pipe; why it gave up is the cause.
+                Ok(packing) => made
+                    .map_err(StepError::from)
+                    .and(packing.map_err(StepError::from)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })?;
+        Ok(packed.diff_id)
+    }
+}
+
+/// Hashes what is read through it.
+struct Hashing<'a> {
+    inner: Box<dyn Read + Send + 'a>,
+    hasher: sha2::Sha256,
+    size: u64,
+}
+
+impl Hashing<'_> {
+    fn finish(self) -> (Digest, u64) {
+        use sha2::Digest as _;
+        (Digest::from_hash(self.hasher.finalize().into()), self.size)
+    }
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        use sha2::Digest as _;
+        let length = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        self.size += length as u64;
+        Ok(length)
+    }
+}
+
+/// Tells how far a transfer is, some ten times a second at most.
+struct Throttled {
+    progress: Option<Progress>,
+    id: String,
+    last: Mutex<Option<std::time::Instant>>,
+}
+
+impl Throttled {
+    fn new(progress: Option<Progress>, id: String) -> Self {
+        Self {
+            progress,
+            id,
+            last: Mutex::default(),
+        }
+    }
+
+    fn tell(&self, current: u64, total: u64) {
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+        let mut last = locked(&self.last);
+        if last.is_none_or(|last| last.elapsed() >= PAUSE) {
+            *last = Some(std::time::Instant::now());
+            self.emit(current, total, false);
+        }
+    }
+
+    fn end(&self, total: u64) {
+        self.emit(total, total, true);
+    }
+
+    fn emit(&self, current: u64, total: u64, is_completed: bool) {
+        if let Some(progress) = &self.progress {
+            progress.events.emit(Event::Status {
+                vertex: progress.vertex.clone(),
+                id: self.id.clone(),
+                current,
+                total,
+                is_completed,
+            });
+        }
+    }
+}

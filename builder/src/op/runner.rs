@@ -1,0 +1,92 @@
+//! Runs commands through one sandbox host a build, started with the first command.
+
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+
+use super::error::StepError;
+use crate::cancel::CancelFlag;
+use crate::progress::event::Stream;
+use crate::sandbox::{
+    Cancel, Exit, HostOptions, Rung, SandboxError, SandboxHost, SandboxSpec, spec,
+};
+
+/// Runs commands at one rung.
+pub struct Runner {
+    rung: Rung,
+    handle: Handle,
+    host: Mutex<Option<Arc<SandboxHost>>>,
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Starts nothing yet.
+    pub fn new(rung: Rung, handle: Handle) -> Self {
+        Self {
+            rung,
+            handle,
+            host: Mutex::default(),
+        }
+    }
+
+    /// Runs a command; `locks` are held until its last process is gone.
+    pub(super) fn run(
+        &self,
+        spec: &SandboxSpec,
+        locks: &[BorrowedFd<'_>],
+        mut output: impl FnMut(Stream, &[u8]),
+        cancel: &CancelFlag,
+    ) -> Result<Exit, StepError> {
+        let failed = |source| StepError::Io {
+            attempt: "make an event for cancelling in",
+            path: "/proc/self/fd".into(),
+            source,
+        };
+        let host = self.host()?;
+        let event = Cancel::new().map_err(failed)?;
+        let flag = cancel.clone();
+        let forwarded = event.clone();
+        let forward = self.handle.spawn(async move {
+            flag.wait().await;
+            forwarded.cancel();
+        });
+        let result = host.run(spec, locks, &event, &mut |stream, bytes| {
+            let stream = match stream {
+                spec::Stream::Stdout => Stream::Stdout,
+                spec::Stream::Stderr => Stream::Stderr,
+            };
+            output(stream, bytes);
+        });
+        forward.abort();
+        match result {
+            Err(SandboxError::Cancelled) => Err(StepError::Canceled),
+            other => Ok(other?),
+        }
+    }
+
+    /// Ends the host, if it was started.
+    pub fn stop(&self) {
+        drop(
+            self.host
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+
+    fn host(&self) -> Result<Arc<SandboxHost>, StepError> {
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = &*host {
+            return Ok(Arc::clone(host));
+        }
+        let started = Arc::new(SandboxHost::start(&HostOptions::new(self.rung))?);
+        *host = Some(Arc::clone(&started));
+        Ok(started)
+    }
+}

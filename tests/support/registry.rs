@@ -1,0 +1,107 @@
+//! The reference registry on a loopback port.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A running `docker-registry`, stopped when dropped.
+pub(crate) struct Registry {
+    child: Child,
+    /// `127.0.0.1:port`
+    pub(crate) address: String,
+    dir: tempfile::TempDir,
+}
+
+impl Registry {
+    /// Starts an empty registry that lets everybody in.
+    pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts an empty registry that lets in whoever has this line of an htpasswd file.
+    pub(crate) fn start_with_users(htpasswd: &str) -> Self {
+        Self::start_with(Some(htpasswd))
+    }
+
+    fn start_with(htpasswd: Option<&str>) -> Self {
+        let program = super::program("docker-registry", "docker-registry");
+        let dir = tempfile::tempdir().unwrap();
+        let auth = htpasswd.map_or_else(String::new, |line| {
+            let file = dir.path().join("htpasswd");
+            std::fs::write(&file, line).unwrap();
+            format!(
+                "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
+                file.display()
+            )
+        });
+        for _ in 0..5 {
+            // The port is free now; if somebody else takes it before the registry does, another one is tried.
+            let port = TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
+            let address = format!("127.0.0.1:{port}");
+            let config = dir.path().join("config.yml");
+            let storage = dir.path().join("storage");
+            let text = format!(
+                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
+                storage.display()
+            );
+            std::fs::write(&config, text).unwrap();
+            let mut child = Command::new(&program)
+                .arg("serve")
+                .arg(&config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            for _ in 0..200 {
+                if TcpStream::connect(&address).is_ok() {
+                    return Self {
+                        child,
+                        address,
+                        dir,
+                    };
+                }
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(25));
+            }
+            drop(child.kill());
+            drop(child.wait());
+        }
+        panic!("docker-registry does not start");
+    }
+
+    /// `address/name`
+    pub(crate) fn name(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    /// Where it keeps its files.
+    pub(crate) fn storage(&self) -> std::path::PathBuf {
+        self.dir.path().join("storage")
+    }
+
+    /// Copies an OCI layout into it.
+    pub(crate) fn fill(&self, layout: &Path, name: &str) {
+        let status = Command::new(super::program("skopeo", "skopeo"))
+            .args(["copy", "--quiet", "--dest-tls-verify=false"])
+            .arg(format!("oci:{}", layout.display()))
+            .arg(format!("docker://{}", self.name(name)))
+            .status()
+            .unwrap();
+        assert!(status.success(), "skopeo cannot copy {}", layout.display());
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
