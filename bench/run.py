@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""The benchmark: prints the table of budgets, measured on this machine.
+
+    bench/run.py target/release/builder [--only tiny,steps50] [--repeat 3] [--peer] [--limit 2]
+
+Every run ends with the image pushed to a registry on loopback (Debian's docker-registry). The bases are the busybox of
+testdata and, for the cases that need one, a Debian made with mmdebstrap. With --peer the BuildKit in Debian's docker.io
+builds the same contexts in the same run, and the ratio is printed. With --limit N the exit status is 1 if a case takes
+more than N times its budget. Seconds move from machine to machine; ratios taken in one run do not."""
+import argparse, json, os, pathlib, random, re, resource, shutil, signal, socket, subprocess, sys, tempfile, time
+
+HERE = pathlib.Path(__file__).resolve().parent
+REPO = HERE.parent
+# Seconds that BuildKit took where the budgets were set, and the share of them that is ours.
+BUDGETS = {
+    "tiny cold": (0.285, 1 / 4), "tiny unchanged": (0.066, 1 / 6), "tiny edited": (0.178, 1 / 5),
+    "steps50 cold": (4.08, 1 / 8), "steps50 unchanged": (0.189, 1 / 10),
+    "tree cold": (8.7, 1 / 4), "tree unchanged": (0.575, 1 / 8), "tree edited": (4.9, 1 / 5),
+    "bigrun cold": (9.4, 1 / 3), "parallel8 cold": (1.58, 1.15 / 1.58),
+}
+MEMORY_MB, START_SECONDS = 256, 0.003
+
+
+def write(path, data, mode=0o644):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as f:
+        f.write(data if isinstance(data, bytes) else data.encode())
+    os.chmod(path, mode)
+
+
+def words(rng, size):
+    vocabulary = [bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 9))) for _ in range(800)]
+    out = bytearray()
+    while len(out) < size:
+        out += rng.choice(vocabulary) + b" "
+    return bytes(out[:size])
+
+
+def contexts(dest, registry):
+    """Writes the contexts; the same bytes every time."""
+    rng = random.Random(7)
+    base = f"FROM {registry}/busybox:latest"
+    debian = f"FROM {registry}/debian:bookworm\n"
+    write(f"{dest}/tiny/Dockerfile", base + '\nCOPY hello /hello\nRUN cat /hello > /out\nCMD ["cat","/out"]\n')
+    write(f"{dest}/tiny/hello", "hi\n")
+    write(f"{dest}/steps50/Dockerfile", base + "\n" + "".join(f"RUN echo {i} > /f{i}\n" for i in range(50)))
+    write(f"{dest}/tree/Dockerfile", debian + "WORKDIR /app\nCOPY . .\nRUN find . -type f | wc -l > /count\n")
+    pool = words(rng, 4_000_000)
+    for i in range(20000):
+        size = min(200_000, int(rng.lognormvariate(8.4, 1.2)))
+        at = rng.randrange(0, len(pool) - size)
+        write(f"{dest}/tree/src/p{i % 97}/q{i % 13}/f{i}.txt", pool[at:at + size])
+    write(f"{dest}/bigrun/Dockerfile", debian + "COPY gen.sh seed /\nRUN sh /gen.sh\n")
+    write(f"{dest}/bigrun/gen.sh", "set -e\nmkdir -p /data\nfor i in $(seq 1 60); do { head -c 5000000 /dev/urandom; cat /seed; } > /data/$i; done\n")
+    write(f"{dest}/bigrun/seed", words(rng, 5_000_000))
+    stages = "".join(f"{base} AS s{i}\nRUN sleep 1 && echo {i} > /o{i}\n" for i in range(8))
+    write(f"{dest}/parallel8/Dockerfile", stages + base + "\n" + "".join(f"COPY --from=s{i} /o{i} /o{i}\n" for i in range(8)))
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def need(program, package):
+    found = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    return found or sys.exit(f"this benchmark needs `{program}`: apt-get install {package}")
+
+
+class Registry:
+    def __init__(self, place):
+        self.address = f"127.0.0.1:{free_port()}"
+        config = place / "registry.yml"
+        config.write_text(f"version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {place}/registry\nhttp:\n  addr: {self.address}\n")
+        self.process = subprocess.Popen([need("docker-registry", "docker-registry"), "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            try:
+                socket.create_connection(self.address.split(":"), 1).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        sys.exit("docker-registry does not start")
+
+    def fill(self, source, name):
+        subprocess.run([need("skopeo", "skopeo"), "copy", "--quiet", "--dest-tls-verify=false", source, f"docker://{self.address}/{name}"], check=True)
+
+
+def debian_layout(place):
+    """A Debian base from the machine's own package sources, as an OCI layout."""
+    root = place / "debian.tar"
+    sources = [p for p in ("/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list") if os.path.exists(p)][:1]
+    subprocess.run([need("mmdebstrap", "mmdebstrap"), "--quiet", "--variant=essential", "--format=tar", "bookworm", str(root), *sources], check=True)
+    layout = place / "debian"
+    umoci = need("umoci", "umoci")
+    subprocess.run([umoci, "init", "--layout", layout], check=True)
+    subprocess.run([umoci, "new", "--image", f"{layout}:latest"], check=True)
+    subprocess.run([umoci, "raw", "add-layer", "--image", f"{layout}:latest", root], check=True)
+    return layout
+
+
+class Ours:
+    name = "build"
+
+    def __init__(self, program, place):
+        self.program, self.place = os.path.abspath(program), place
+
+    def reset(self):
+        shutil.rmtree(self.place / "root", ignore_errors=True)
+
+    def build(self, context, tag):
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.place), "BUILD_ROOT": str(self.place / "root")}
+        return timed([self.program, "build", "--progress=quiet", "--push", "-t", tag, str(context)], env)
+
+
+class Dockerd:
+    """BuildKit as in Debian's docker.io, in a daemon of its own."""
+    name = "BuildKit"
+
+    def __init__(self, place):
+        self.place, self.socket, self.process = place, place / "docker.sock", None
+
+    def reset(self):
+        self.stop()
+        shutil.rmtree(self.place / "docker", ignore_errors=True)
+        self.process = subprocess.Popen(
+            [need("dockerd", "docker.io"), "--data-root", str(self.place / "docker"), "--exec-root", str(self.place / "exec"), "-H", f"unix://{self.socket}",
+             "--pidfile", str(self.place / "docker.pid"), "--iptables=false", "--bridge=none"], stdout=open(self.place / "dockerd.log", "a"), stderr=subprocess.STDOUT)
+        for _ in range(300):
+            if subprocess.run(["/usr/bin/docker", "-H", f"unix://{self.socket}", "info"], capture_output=True).returncode == 0:
+                return
+            time.sleep(0.1)
+        sys.exit(f"dockerd does not start, see {self.place}/dockerd.log")
+
+    def build(self, context, tag):
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.place), "DOCKER_BUILDKIT": "1", "DOCKER_HOST": f"unix://{self.socket}"}
+        seconds, _ = timed(["/usr/bin/docker", "build", "-q", "--network", "host", "-t", tag, str(context)], env)
+        pushed, _ = timed(["/usr/bin/docker", "push", "-q", tag], env)
+        return seconds + pushed, 0
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+
+def timed(command, env):
+    """Wall seconds and peak memory in MB of a command that must succeed."""
+    start = time.monotonic()
+    child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - start
+    if child.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{output.decode(errors='replace')}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def edit(case, context, turn):
+    if case == "tiny":
+        write(f"{context}/hello", f"hi {turn}\n")
+    else:
+        write(f"{context}/src/p1/q1/edited.txt", f"edited {turn}\n")
+
+
+def measure(tool, case, context, registry, repeat):
+    """Best of `repeat` for: from nothing, nothing changed, one file edited."""
+    results, memory = {}, 0
+    has_edit = f"{case} edited" in BUDGETS
+    for turn in range(repeat):
+        tool.reset()
+        tag = f"{registry.address}/{tool.name.lower()}-{case}:{turn}"
+        rounds = ["cold"] + (["unchanged"] if f"{case} unchanged" in BUDGETS else []) + (["edited"] if has_edit else [])
+        for kind in rounds:
+            if kind == "edited":
+                edit(case, context, f"{tool.name} {turn} {time.time_ns()}")
+            seconds, peak = tool.build(context, tag)
+            results[f"{case} {kind}"] = min(seconds, results.get(f"{case} {kind}", 1e9))
+            memory = max(memory, peak)
+    return results, memory
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("program")
+    parser.add_argument("--only", default="tiny,steps50,tree,bigrun,parallel8")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--peer", action="store_true", help="measure Debian's BuildKit too")
+    parser.add_argument("--limit", type=float, help="fail if a case takes more than this many times its budget")
+    args = parser.parse_args()
+    cases = args.only.split(",")
+    place = pathlib.Path(tempfile.mkdtemp(prefix="build-bench-"))
+    registry, tools = Registry(place), [Ours(args.program, place)] + ([Dockerd(place)] if args.peer else [])
+    late = []
+    try:
+        registry.fill(f"oci:{REPO}/testdata/images/busybox:latest", "busybox:latest")
+        if {"tree", "bigrun"} & set(cases):
+            registry.fill(f"oci:{debian_layout(place)}:latest", "debian:bookworm")
+        contexts(place / "contexts", registry.address)
+        print(f"{'work':20} {'BuildKit then':>13} {'budget':>8} {'build':>8} {'MB':>5}" + ("  BuildKit now  ratio" if args.peer else ""))
+        for case in cases:
+            measured = [measure(tool, case, place / "contexts" / case, registry, args.repeat) for tool in tools]
+            for work, seconds in measured[0][0].items():
+                theirs, share = BUDGETS[work]
+                budget = theirs * share
+                line = f"{work:20} {theirs:12.3f}s {budget:7.3f}s {seconds:7.3f}s {measured[0][1]:5.0f}"
+                if args.peer:
+                    line += f"  {measured[1][0][work]:11.3f}s  1/{measured[1][0][work] / seconds:.1f}"
+                print(line, flush=True)
+                if args.limit and seconds > budget * args.limit:
+                    late.append(f"{work}: {seconds:.3f} s, budget {budget:.3f} s")
+            if measured[0][1] > MEMORY_MB:
+                late.append(f"{case}: {measured[0][1]:.0f} MB, budget {MEMORY_MB} MB")
+        start = min(timed([args.program, "--version"], {})[0] for _ in range(20))
+        print(f"{'--version':20} {'':13} {START_SECONDS:7.3f}s {start:7.3f}s")
+        if args.limit and start > START_SECONDS * args.limit:
+            late.append(f"--version: {start:.4f} s, budget {START_SECONDS} s")
+    finally:
+        registry.process.terminate()
+        for tool in tools:
+            if isinstance(tool, Dockerd):
+                tool.stop()
+        shutil.rmtree(place, ignore_errors=True)
+    for line in late:
+        print("over budget:", line)
+    sys.exit(bool(args.limit and late))
+
+
+if __name__ == "__main__":
+    main()
