@@ -15,7 +15,11 @@
 //!
 //! Keys flow forward and never run anything; wants flow backward from the goal. A vertex that missed runs only when it is
 //! wanted: because the goal missed, because somebody needs its content to compute a key, or because the cache must not be
-//! used for it (then nobody below it has a key before it has run). So a hit further down makes everything above it unnecessary, present or not.
+//! used for it (then nobody below it has a key before it has run). So a hit further down makes everything above it
+//! unnecessary, present or not.
+//!
+//! Once anything has to run, a vertex that missed is wanted as soon as one of its users is no hit for now, without waiting
+//! until that user's other inputs are known: independent stages run at once.
 //!
 //! # Invariants
 //!
@@ -100,6 +104,10 @@ pub struct Solver {
     users: Vec<Vec<VertexId>>,
     phases: Vec<Phase>,
     wanted: Vec<bool>,
+    /// Vertices that missed and that nobody wants yet.
+    unwanted: BTreeSet<VertexId>,
+    /// Whether something has to run, so that the goal cannot be had for nothing any more.
+    must_run: bool,
     under_way: BTreeSet<VertexId>,
     goal: VertexId,
     ending: Option<Ending>,
@@ -118,6 +126,8 @@ impl Solver {
         Self {
             phases: vec![Phase::Idle; nodes.len()],
             wanted: vec![false; nodes.len()],
+            unwanted: BTreeSet::new(),
+            must_run: false,
             under_way: BTreeSet::new(),
             ending: None,
             is_over: false,
@@ -161,6 +171,7 @@ impl Solver {
             SolveEvent::Failed(vertex) => self.failed(vertex, &mut actions),
             SolveEvent::Interrupted => self.give_up(Ending::Interrupted, &mut actions),
         }
+        self.want_what_is_certain(&mut actions);
         self.end_if_over(&mut actions);
         actions
     }
@@ -186,6 +197,9 @@ impl Solver {
             return;
         }
         self.phases[vertex.0] = Phase::Missed;
+        if !self.wanted[vertex.0] {
+            self.unwanted.insert(vertex);
+        }
         if vertex == self.goal || self.nodes[vertex.0].ignores_cache {
             self.want(vertex, actions);
         } else if self.wanted[vertex.0] {
@@ -271,10 +285,40 @@ impl Solver {
         }
     }
 
+    /// Wants vertices that missed and whose users are no hits either, once something has to run anyway.
+    fn want_what_is_certain(&mut self, actions: &mut Vec<Action>) {
+        if !self.must_run || self.ending.is_some() {
+            return;
+        }
+        let certain: Vec<VertexId> = self
+            .unwanted
+            .iter()
+            .copied()
+            .filter(|vertex| {
+                self.users[vertex.0]
+                    .iter()
+                    .any(|user| self.is_no_hit(*user))
+            })
+            .collect();
+        for vertex in certain {
+            self.want(vertex, actions);
+        }
+    }
+
+    /// Whether a vertex is known to have no result before something runs.
+    fn is_no_hit(&self, vertex: VertexId) -> bool {
+        match self.phases[vertex.0] {
+            Phase::Idle | Phase::Blocked(_) | Phase::Missed | Phase::Running => true,
+            Phase::Keying | Phase::Done | Phase::Dropped => false,
+        }
+    }
+
     /// Marks a vertex as wanted. Depth first over an explicit stack: a chain of steps may be thousands long.
     fn want(&mut self, vertex: VertexId, actions: &mut Vec<Action>) {
         let mut stack = vec![vertex];
         while let Some(vertex) = stack.pop() {
+            self.must_run |= !self.is_done(vertex);
+            self.unwanted.remove(&vertex);
             if !std::mem::replace(&mut self.wanted[vertex.0], true)
                 && self.phases[vertex.0] == Phase::Missed
             {
