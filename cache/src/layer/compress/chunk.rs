@@ -46,6 +46,12 @@ pub(super) fn encode(
         length: input.len() as u64,
         is_reused,
     };
+    // Keeping what was not made smaller would write it to disk twice to save next to nothing.
+    match codec {
+        Codec::None => return Ok(encoded(input.to_vec(), false)),
+        Codec::Gzip(_) if !is_compressible(input)? => return Ok(encoded(stored(input), false)),
+        Codec::Gzip(_) | Codec::Zstd(_) => {}
+    }
     let key = cache.map(|cache| (cache, key(input, codec)));
     if let Some((cache, key)) = &key
         && let Some(bytes) = cache.get(key)
@@ -75,11 +81,8 @@ fn key(input: &[u8], codec: Codec) -> ChunkKey {
     ChunkKey(*hasher.finalize().as_bytes())
 }
 
-/// Deflate blocks that end at a byte boundary and are not the last.
+/// Deflate blocks that end at a byte boundary and are not the last, of an input that is worth trying.
 fn gzip(input: &[u8], level: u8) -> io::Result<Vec<u8>> {
-    if !is_compressible(input)? {
-        return Ok(stored(input));
-    }
     let bytes = deflate(input, level)?;
     let plain = stored_length(input.len());
     Ok(if bytes.len() < plain {
