@@ -31,7 +31,8 @@ pub(crate) struct File {
     pub(crate) link: Option<String>,
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// `sha256:…` of some bytes.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let hash = Sha256::digest(bytes);
     hash.iter().fold("sha256:".to_owned(), |text, byte| {
         format!("{text}{byte:02x}")

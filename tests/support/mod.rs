@@ -1,12 +1,25 @@
 //! The harness: a directory of its own for each test, the program with a clean environment, images read back.
 
+pub(crate) mod base;
+pub(crate) mod docker;
+pub(crate) mod faulty;
 pub(crate) mod image;
+pub(crate) mod layout;
+pub(crate) mod process;
 pub(crate) mod registry;
+pub(crate) mod store;
+pub(crate) mod tools;
+pub(crate) mod user;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use user::User;
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_builder");
@@ -21,6 +34,11 @@ pub(crate) fn testdata(path: &str) -> PathBuf {
 /// A place for one test: `context/`, the store and a home, removed with it.
 pub(crate) struct Place {
     dir: tempfile::TempDir,
+    user: Option<User>,
+    /// State directory, if not `root` of this place.
+    root: Option<PathBuf>,
+    /// Arguments of every build.
+    arguments: Vec<String>,
 }
 
 /// What a run of the program gave.
@@ -66,6 +84,37 @@ impl Outcome {
         self
     }
 
+    /// The steps that ran, in order of their end, without their place in the stage: `RUN make`.
+    pub(crate) fn ran(&self) -> Vec<String> {
+        self.steps_ending(" DONE ")
+    }
+
+    /// The steps that were taken from the cache.
+    pub(crate) fn cached(&self) -> Vec<String> {
+        self.steps_ending(" CACHED")
+    }
+
+    fn steps_ending(&self, mark: &str) -> Vec<String> {
+        let name = |number: &str| {
+            let prefix = format!("{number} [");
+            let line = self
+                .stderr
+                .lines()
+                .find_map(|line| line.strip_prefix(prefix.as_str()))?;
+            let (place, name) = line.split_once("] ")?;
+            (place.ends_with(|last: char| last.is_ascii_digit()) && !name.starts_with("FROM "))
+                .then(|| name.to_owned())
+        };
+        let ends = self
+            .stderr
+            .lines()
+            .filter_map(|line| line.split_once(mark)?.0.strip_prefix('#'));
+        let numbers = ends.filter(|number| number.parse::<u32>().is_ok());
+        numbers
+            .filter_map(|number| name(&format!("#{number}")))
+            .collect()
+    }
+
     /// Asserts that standard error does not have this text.
     pub(crate) fn does_not_say(self, text: &str) -> Self {
         assert!(
@@ -80,14 +129,16 @@ impl Outcome {
 impl Place {
     /// An empty place.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("build-test-")
-            .tempdir()
-            .unwrap();
+        let dir = named_dir();
         for name in ["context", "home", "tmp"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
         }
-        Self { dir }
+        Self {
+            dir,
+            user: None,
+            root: None,
+            arguments: Vec::new(),
+        }
     }
 
     /// A place with a Dockerfile.
@@ -97,7 +148,75 @@ impl Place {
         place
     }
 
-    /// The directory itself.
+    /// A place whose context is a copy of a real project of the test data.
+    pub(crate) fn with_app(name: &str) -> Self {
+        let place = Self::new();
+        place.copies(&testdata("apps").join(name));
+        place
+    }
+
+    /// Copies a project into the context.
+    pub(crate) fn copies(&self, project: &Path) -> &Self {
+        for entry in std::fs::read_dir(project).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            self.file(&name, std::fs::read(entry.path()).unwrap());
+        }
+        self
+    }
+
+    /// The same place with the program being run by an unprivileged user.
+    pub(crate) fn unprivileged(mut self) -> Self {
+        let user = User::get();
+        user.gets(Path::new(PROGRAM), &self.path("builder"));
+        for path in [
+            self.dir.path().to_owned(),
+            self.path("home"),
+            self.path("tmp"),
+        ] {
+            user.owns(&path);
+        }
+        self.user = Some(user);
+        self
+    }
+
+    /// The same place with one more argument for every build.
+    pub(crate) fn with_argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// The same place with a named context, which a `FROM` can name.
+    pub(crate) fn with_base(self, name: &str, layout: &Path) -> Self {
+        self.with_argument(format!(
+            "--build-context={name}=oci-layout://{}",
+            layout.display()
+        ))
+    }
+
+    /// The same place with its state directory elsewhere.
+    pub(crate) fn with_root(mut self, root: &Path) -> Self {
+        self.root = Some(root.to_owned());
+        self
+    }
+
+    /// The state directory.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.clone().unwrap_or_else(|| self.path("root"))
+    }
+
+    /// A word that is in every path of this place and nowhere else.
+    pub(crate) fn word(&self) -> String {
+        self.dir
+            .path()
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// A path in it.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -118,7 +237,13 @@ impl Place {
 
     /// The program with nothing of the caller's environment.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = match self.user {
+            None => Command::new(PROGRAM),
+            Some(_) => Command::new(self.path("builder")),
+        };
+        if let Some(user) = self.user {
+            user.becomes(&mut command);
+        }
         command
             .env_clear()
             .env(
@@ -127,30 +252,76 @@ impl Place {
             )
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.path("tmp"))
-            .env("BUILD_ROOT", self.path("root"))
+            .env("BUILD_ROOT", self.root())
+            .env("BUILDKIT_PROGRESS", "plain")
             .stdin(Stdio::null())
             .current_dir(self.dir.path());
         command
     }
 
     /// Runs a verb.
+    #[must_use]
     pub(crate) fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
         finish(self.command().args(args))
     }
 
     /// Builds the context with `FROM busybox` being the base of the test data.
+    #[must_use]
     pub(crate) fn build(&self, args: &[&str]) -> Outcome {
         finish(self.build_command().args(args).arg(self.context()))
     }
 
-    /// `builder build` with the base and plain progress, without the context.
+    /// `builder build` with the base, without the context.
     pub(crate) fn build_command(&self) -> Command {
         let mut command = self.command();
-        let base = testdata("images/busybox");
+        let base = self.busybox();
         command
-            .args(["build", "--progress=plain", "--build-context"])
-            .arg(format!("busybox=oci-layout://{}", base.display()));
+            .args(["build", "--build-context"])
+            .arg(format!("busybox=oci-layout://{}", base.display()))
+            .args(&self.arguments);
         command
+    }
+
+    /// The small base, where this place's user can read it.
+    fn busybox(&self) -> PathBuf {
+        let Some(user) = self.user else {
+            return base::busybox();
+        };
+        let copy = self.path("busybox");
+        if !copy.exists() {
+            let mut command = Command::new("cp");
+            finish(command.arg("-r").arg(base::busybox()).arg(&copy)).success();
+            let all = format!("{}:{}", user.uid, user.gid);
+            finish(Command::new("chown").args(["-R", &all]).arg(&copy)).success();
+        }
+        copy
+    }
+
+    /// Builds the context into an OCI layout that is a directory, tag `latest`; gives its path.
+    pub(crate) fn layout(&self, args: &[&str]) -> PathBuf {
+        let dest = self.path("layout");
+        let output = format!("type=oci,tar=false,dest={}", dest.display());
+        let args = [args, &["--tag", "tested:latest", "--output", &output]].concat();
+        self.build(&args).success();
+        dest
+    }
+
+    /// Builds the context into an archive that `docker load` reads; gives its path.
+    pub(crate) fn docker_archive(&self, args: &[&str]) -> PathBuf {
+        let dest = self.path("docker.tar");
+        let output = format!("type=docker,dest={}", dest.display());
+        self.build(&[args, &["--output", &output]].concat())
+            .success();
+        dest
+    }
+
+    /// Builds the context into a directory of files; gives its path.
+    pub(crate) fn tree(&self, args: &[&str]) -> PathBuf {
+        let dest = self.path("tree");
+        let output = format!("type=local,dest={}", dest.display());
+        self.build(&[args, &["--output", &output]].concat())
+            .success();
+        dest
     }
 
     /// Builds and reads the image back.
@@ -163,7 +334,43 @@ impl Place {
     }
 }
 
+/// The same command started by a shell script that ends with `exec "$@"`.
+pub(crate) fn through_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", script, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    shell.env_clear().stdin(Stdio::null());
+    shell.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    shell.current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+    shell
+}
+
+/// A directory whose name has no capitals, because image names are made from it, and is no part of another's.
+fn named_dir() -> tempfile::TempDir {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("build-test-{}-{count}x", std::process::id());
+        match tempfile::Builder::new()
+            .prefix(&name)
+            .rand_bytes(0)
+            .tempdir()
+        {
+            Ok(dir) => return dir,
+            // Left by a killed process of the same id.
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists),
+        }
+    }
+}
+
 /// Runs a command to its end.
+#[must_use]
 pub(crate) fn finish(command: &mut Command) -> Outcome {
     let output = command
         .output()
@@ -173,6 +380,25 @@ pub(crate) fn finish(command: &mut Command) -> Outcome {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Waits until something holds, not longer than `limit`; tells whether it does.
+pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !holds() {
+        if start.elapsed() > limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+/// Sends a signal to one process.
+pub(crate) fn signal(id: u32, signal: Signal) {
+    let id = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    // It may have ended in this moment.
+    let _sent = kill_process(id, signal);
 }
 
 /// A program from a Debian package; says how to get it when it is missing.

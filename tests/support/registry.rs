@@ -1,5 +1,6 @@
 //! The reference registry on a loopback port.
 
+use std::fs::File;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -46,7 +47,7 @@ impl Registry {
             let config = dir.path().join("config.yml");
             let storage = dir.path().join("storage");
             let text = format!(
-                "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
+                "version: 0.1\nlog:\n  accesslog:\n    disabled: false\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
                 storage.display()
             );
             std::fs::write(&config, text).unwrap();
@@ -54,7 +55,7 @@ impl Registry {
                 .arg("serve")
                 .arg(&config)
                 .stdin(Stdio::null())
-                .stdout(Stdio::null())
+                .stdout(File::create(dir.path().join("access.log")).unwrap())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
@@ -82,9 +83,18 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
-    /// Where it keeps its files.
-    pub(crate) fn storage(&self) -> std::path::PathBuf {
-        self.dir.path().join("storage")
+    /// Its requests until now, as `PUT /v2/app/manifests/latest 201`, without the query except for what is mounted.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.dir.path().join("access.log")).unwrap();
+        log.lines().filter_map(request).collect()
+    }
+
+    /// Its requests until now that upload something or mount it: blobs and manifests.
+    pub(crate) fn uploads(&self) -> Vec<String> {
+        let requests = self.requests().into_iter();
+        requests
+            .filter(|line| !line.starts_with("GET ") && !line.starts_with("HEAD "))
+            .collect()
     }
 
     /// Copies an OCI layout into it.
@@ -97,6 +107,20 @@ impl Registry {
             .unwrap();
         assert!(status.success(), "skopeo cannot copy {}", layout.display());
     }
+}
+
+/// `METHOD path status` of a line of the access log, in Apache's format.
+fn request(line: &str) -> Option<String> {
+    let (_, rest) = line.split_once('"')?;
+    let (request, rest) = rest.split_once("\" ")?;
+    let mut words = request.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let path = if target.contains("mount=") {
+        target
+    } else {
+        target.split('?').next()?
+    };
+    Some(format!("{method} {path} {}", rest.split(' ').next()?))
 }
 
 impl Drop for Registry {

@@ -1,0 +1,56 @@
+//! What must hold for every store, whatever happened to the builds that used it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Asserts that each blob has the content that its name says, and that no build's work is left.
+pub(crate) fn assert_sound(root: &Path) {
+    for blob in files(&root.join("blobs/sha256")) {
+        let name = blob.file_name().unwrap().to_str().unwrap();
+        let digest = super::image::sha256(&fs::read(&blob).unwrap());
+        assert_eq!(digest, format!("sha256:{name}"), "{}", blob.display());
+    }
+}
+
+/// Asserts that a build which ended by itself has taken its temporary files with it.
+pub(crate) fn assert_tidy(root: &Path) {
+    let work = names(&root.join("work"));
+    assert!(work.is_empty(), "left in work/: {work:?}");
+    let mut dirs = vec![
+        root.to_owned(),
+        root.join("blobs/sha256"),
+        root.join("trees"),
+    ];
+    dirs.extend([root.join("layers"), root.join("tags"), root.join("chunks")]);
+    let names = dirs
+        .iter()
+        .flat_map(|dir| names(dir).into_iter().map(move |name| dir.join(name)));
+    let left: Vec<PathBuf> = names
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(".tmp-")
+        })
+        .collect();
+    assert!(left.is_empty(), "half-written: {left:?}");
+}
+
+/// Whether the store has this blob.
+pub(crate) fn has_blob(root: &Path, digest: &str) -> bool {
+    root.join("blobs").join(digest.replace(':', "/")).exists()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    // A file under a temporary name is not yet a blob.
+    let names = names(dir).into_iter().filter(|name| !name.starts_with('.'));
+    names.map(|name| dir.join(name)).collect()
+}
