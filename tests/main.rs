@@ -10,6 +10,7 @@
 
 mod support;
 
+mod apps;
 mod build;
 mod sandbox;
 
