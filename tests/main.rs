@@ -12,6 +12,7 @@ mod support;
 
 mod apps;
 mod build;
+mod interop;
 mod sandbox;
 
 /// A file that nobody lists here would be a test that never runs.
