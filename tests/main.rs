@@ -14,6 +14,7 @@ mod apps;
 mod build;
 mod interop;
 mod sandbox;
+mod stability;
 
 /// A file that nobody lists here would be a test that never runs.
 #[test]
