@@ -11,6 +11,7 @@
 mod support;
 
 mod apps;
+mod bad_input;
 mod build;
 mod interop;
 mod sandbox;
