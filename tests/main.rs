@@ -12,6 +12,7 @@ mod support;
 
 mod apps;
 mod bad_input;
+mod base_images;
 mod build;
 mod interop;
 mod sandbox;

@@ -1,0 +1,168 @@
+//! Bases that are not there, not for us, or not what they claim to be.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::faulty::{Fault, Faulty, root};
+use crate::support::registry::Registry;
+use crate::support::{Place, base, store};
+
+/// A build on the small base of this registry.
+fn on(address: &str) -> Place {
+    Place::with_dockerfile(&format!("FROM {address}/busybox\nRUN echo 1 > /one\n"))
+}
+
+/// The small base's manifest.
+fn manifest() -> Value {
+    let layout = base::busybox();
+    let path = layout.join("blobs").join(root(&layout).replace(':', "/"));
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_base_that_does_not_exist_is_named_with_its_line() {
+    let registry = Registry::start();
+    let outcome = on(&registry.address).build(&[]).failure(1);
+    outcome
+        .says(&format!("{}/busybox:latest: not found", registry.address))
+        .says(&format!("   1 | >>> FROM {}/busybox\n", registry.address));
+}
+
+#[test]
+fn a_registry_that_is_down_is_named() {
+    let registry = Registry::start();
+    let place = on(&registry.address);
+    let address = registry.address.clone();
+    drop(registry);
+    let start = Instant::now();
+    place
+        .build(&[])
+        .failure(1)
+        .says("failed to do request: Head")
+        .says(&address);
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_registry_that_fails_is_asked_again_and_then_given_up() {
+    let faulty = Faulty::start(&base::busybox(), Fault::StatusFirst(503, 2));
+    assert_eq!(on(&faulty.address).image(&[]).text("one"), "1\n");
+    assert!(faulty.requests().len() > 3, "{:?}", faulty.requests());
+    let faulty = Faulty::start(&base::busybox(), Fault::Status(500));
+    on(&faulty.address).build(&[]).failure(1).says("500");
+}
+
+#[test]
+fn a_truncated_layer_never_enters_the_store() {
+    damaged(Fault::Truncated);
+}
+
+#[test]
+fn a_corrupt_layer_never_enters_the_store() {
+    damaged(Fault::Corrupt);
+}
+
+/// Builds on a damaged base, which must fail, and then on a sound one with the same digests in the same store.
+fn damaged(fault: Fault) {
+    let faulty = Faulty::start(&base::busybox(), fault);
+    let place = on(&faulty.address);
+    let digest = manifest()["layers"][0]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let outcome = place.build(&[]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{outcome:?}");
+    outcome.says(&digest[7..]).does_not_say("panicked");
+    store::assert_sound(&place.root());
+    store::assert_tidy(&place.root());
+    assert!(!store::has_blob(&place.root(), &digest));
+    let sound = Registry::start();
+    sound.fill(&base::busybox(), "busybox");
+    place.file(
+        "Dockerfile",
+        format!("FROM {}/busybox\nRUN echo 1 > /one\n", sound.address),
+    );
+    assert_eq!(place.image(&[]).text("one"), "1\n");
+}
+
+#[test]
+fn a_manifest_of_another_digest_is_refused() {
+    let faulty = Faulty::start(&base::busybox(), Fault::WrongManifest);
+    let digest = root(&base::busybox());
+    let place = Place::with_dockerfile(&format!(
+        "FROM {}/busybox@{digest}\nRUN true\n",
+        faulty.address
+    ));
+    place.build(&[]).failure(1).says(&digest);
+    store::assert_sound(&place.root());
+    assert!(!store::has_blob(&place.root(), &digest));
+}
+
+#[test]
+fn a_layer_that_is_not_its_diff_id_is_refused() {
+    let layout = with_wrong_diff_id();
+    let place =
+        Place::with_dockerfile("FROM wrong\nRUN echo 1 > /one\n").with_base("wrong", layout.path());
+    let outcome = place.build(&[]);
+    assert!(matches!(outcome.code, Some(1 | 3)), "{outcome:?}");
+    outcome
+        .says(&format!("sha256:{}", "0".repeat(64)))
+        .does_not_say("panicked");
+    store::assert_sound(&place.root());
+}
+
+/// The small base with a config that tells another diff id.
+fn with_wrong_diff_id() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let tar = dir.path().join("layer.tar");
+    fs::write(&tar, [0; 1024]).unwrap();
+    let layout = dir.path();
+    crate::support::layout::write(layout, &[&tar], &crate::support::layout::config());
+    let index: Value = read(&layout.join("index.json"));
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let mut manifest: Value = read(&layout.join("blobs").join(digest.replace(':', "/")));
+    let config = manifest["config"]["digest"].as_str().unwrap();
+    let mut config: Value = read(&layout.join("blobs").join(config.replace(':', "/")));
+    config["rootfs"]["diff_ids"][0] = format!("sha256:{}", "0".repeat(64)).into();
+    manifest["config"] =
+        crate::support::layout::put(layout, "application/vnd.oci.image.config.v1+json", &config);
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    let entry = crate::support::layout::put(layout, media_type, &manifest);
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    dir
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_layout_that_is_not_there_is_named() {
+    let place = Place::with_dockerfile("FROM gone\n").with_base("gone", Path::new("/nonexistent"));
+    let outcome = place.build(&[]);
+    assert!(matches!(outcome.code, Some(1..=3)), "{outcome:?}");
+    outcome.says("/nonexistent").does_not_say("panicked");
+}
+
+#[test]
+fn the_base_is_not_asked_for_again_when_it_is_named_by_digest() {
+    let registry = Registry::start();
+    registry.fill(&base::busybox(), "busybox");
+    let digest = root(&base::busybox());
+    let place = Place::with_dockerfile(&format!(
+        "FROM {}/busybox@{digest}\nRUN true\n",
+        registry.address
+    ));
+    place.build(&[]).success();
+    let before = registry.requests().len();
+    place.build(&[]).success();
+    assert_eq!(registry.requests().split_off(before), [""; 0]);
+}
