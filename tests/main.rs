@@ -18,6 +18,7 @@ mod destinations;
 mod interop;
 mod sandbox;
 mod stability;
+mod store;
 
 /// A file that nobody lists here would be a test that never runs.
 #[test]
