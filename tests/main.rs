@@ -14,6 +14,7 @@ mod apps;
 mod bad_input;
 mod base_images;
 mod build;
+mod cache;
 mod cancel;
 mod destinations;
 mod interop;
