@@ -18,6 +18,7 @@ mod cache;
 mod cancel;
 mod destinations;
 mod interop;
+mod output;
 mod sandbox;
 mod stability;
 mod store;
