@@ -19,6 +19,7 @@ mod cancel;
 mod destinations;
 mod interop;
 mod output;
+mod progress;
 mod push;
 mod sandbox;
 mod stability;
