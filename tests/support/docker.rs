@@ -95,5 +95,8 @@ impl Drop for Docker {
             drop(self.child.kill());
             drop(self.child.wait());
         }
+        // The network namespace of `--network host` stays mounted, and with it the directory.
+        let namespace = self.dir.path().join("exec/netns/default");
+        drop(Command::new("umount").arg(namespace).status());
     }
 }
