@@ -201,14 +201,14 @@ fn privileges() {
     let status = bench
         .sh("grep -E '^(Cap|NoNewPrivs|Seccomp:|Uid|Groups)' /proc/self/status")
         .ok();
-    let expected = "Uid:\t0\t0\t0\t0\nGroups:\t \nCapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\n\
+    let expected = "Uid:\t0\t0\t0\t0\nGroups:\t0 \nCapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\n\
         CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n";
     assert_eq!(status, expected);
     bench.spec.process.user = "www".into();
     let status = bench
         .sh("grep -E '^(CapPrm|CapBnd|Uid|Gid|Groups)' /proc/self/status")
         .ok();
-    let expected = "Uid:\t33\t33\t33\t33\nGid:\t33\t33\t33\t33\nGroups:\t801 \nCapPrm:\t0000000000000000\n\
+    let expected = "Uid:\t33\t33\t33\t33\nGid:\t33\t33\t33\t33\nGroups:\t33 801 \nCapPrm:\t0000000000000000\n\
         CapBnd:\t00000000a80425fb\n";
     assert_eq!(status, expected);
 }

@@ -556,12 +556,34 @@ impl Layers {
         origins
     }
 
-    /// Packs a layer's tree into a blob of the store.
+    /// Compresses a pulled layer's own tar in another way. Its tree would give another tar.
+    fn recompress(&self, diff_id: &DiffId, packing: Packing) -> Result<(Digest, u64), StepError> {
+        let blob = self.fetch(diff_id)?;
+        let reader = self.open_blob(&blob.digest)?;
+        let failed = |source| StepError::Io {
+            attempt: "compress the layer",
+            path: diff_id.to_string().into(),
+            source,
+        };
+        let writer = self.blobs.writer()?;
+        let mut compressor =
+            Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
+        self.read_tar(diff_id, reader, |tar| {
+            io::copy(tar, &mut compressor).map_err(failed)
+        })?;
+        let (compressed, writer) = compressor.finish().map_err(failed)?;
+        Ok(writer.commit(Some(&compressed.digest))?)
+    }
+
+    /// Makes a blob of a layer: of its tar if it was pulled, else packed from its tree.
     pub(crate) fn pack_blob(
         &self,
         diff_id: &DiffId,
         packing: Packing,
     ) -> Result<(Digest, u64), StepError> {
+        if self.pulled_blob(diff_id).is_some() {
+            return self.recompress(diff_id, packing);
+        }
         let index = self.with_tree(diff_id)?.index()?;
         let tree = self.tree(diff_id)?;
         let failed = |source| StepError::Io {
