@@ -200,7 +200,8 @@ fn with_verb(mut words: Vec<OsString>) -> Vec<OsString> {
     let name = words.first().and_then(|word| Path::new(word).file_name());
     let is_version = matches!(words.get(1..), Some([word]) if word == "--version" || word == "-V");
     if name.is_some_and(|name| name == SHORT_NAME) && !is_version {
-        words.insert(1, SHORT_NAME.into());
+        // Messages then name a command that exists under both names.
+        words.splice(..1, ["builder".into(), SHORT_NAME.into()]);
     }
     words
 }
