@@ -8,19 +8,22 @@ use crate::support::{Place, finish};
 
 const SMALL: &str = "FROM busybox\nRUN echo 1 > /one\n";
 
-/// Makes a file that not even root can write or replace, until it is dropped.
+/// A file that not even root can write or replace, until this is dropped: a read-only mount of itself.
 struct Immutable<'a>(&'a Path);
 
 impl<'a> Immutable<'a> {
     fn new(path: &'a Path) -> Self {
-        finish(Command::new("chattr").arg("+i").arg(path)).success();
-        Self(path)
+        finish(Command::new("mount").arg("--bind").args([path, path])).success();
+        let guard = Self(path);
+        let mut command = Command::new("mount");
+        finish(command.args(["-o", "remount,bind,ro"]).arg(path)).success();
+        guard
     }
 }
 
 impl Drop for Immutable<'_> {
     fn drop(&mut self) {
-        drop(Command::new("chattr").arg("-i").arg(self.0).status());
+        drop(Command::new("umount").arg(self.0).status());
     }
 }
 
