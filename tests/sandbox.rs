@@ -858,6 +858,7 @@ fn as_child_enter() {
         panic!("runs as root");
     };
     let args = [
+        "suite",
         "--ignored",
         "--exact",
         "sandbox::as_child_inside",

@@ -1,8 +1,8 @@
 //! Enters a user namespace by replacing the process, in three starts of the same program.
 //!
 //! ```text
-//! builder ARGS ─exec─► builder sandbox-enter MAPS PROGRAM ARGS ─unshare─exec─► PROGRAM ARGS (root inside)
-//!                        └─spawn─► builder sandbox-map PID MAPS ─► newuidmap, newgidmap
+//! NAME ARGS ─exec─► builder sandbox-enter MAPS PROGRAM NAME ARGS ─unshare─exec─► NAME ARGS (root inside)
+//!                     └─spawn─► builder sandbox-map PID MAPS ─► newuidmap, newgidmap
 //! ```
 //!
 //! The first exec gets rid of threads, without which `unshare(CLONE_NEWUSER)` is not allowed. The mapping is done by a child
@@ -11,9 +11,9 @@
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
@@ -58,7 +58,7 @@ pub(super) fn replace(entry: &Entry, inside: &Inside) -> RungError {
         .arg(arguments(&entry.uid_map).join(","))
         .arg(arguments(&entry.gid_map).join(","))
         .arg(&inside.program)
-        .args(&inside.args)
+        .args(&inside.words)
         .envs(inside.env.iter().map(|(key, value)| (key, value)))
         .exec();
     failed("starting again")(source)
@@ -95,36 +95,66 @@ pub(super) fn enter(args: Vec<OsString>) -> Result<Infallible, RungError> {
         return Err(mapper_error(&message));
     }
     become_root().map_err(|errno| failed("becoming root inside")(errno.into()))?;
-    Err(failed("starting again inside")(
-        Command::new(program).args(args).exec(),
-    ))
+    let mut command = Command::new(by_path(program.into())?);
+    command.arg0(args.next().unwrap_or_default()).args(args);
+    Err(failed("starting again inside")(command.exec()))
+}
+
+/// The link to this program leads to the mount namespace that was left, of which nothing can be mounted any more; its path
+/// leads to the same file here.
+fn by_path(program: PathBuf) -> Result<PathBuf, RungError> {
+    if program != Path::new(SELF) {
+        return Ok(program);
+    }
+    let file = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let path = std::fs::read_link(SELF).map_err(failed("finding this program's file"))?;
+    let is_same = file(&path)
+        .and_then(|found| Ok(found == file(Path::new(SELF))?))
+        .map_err(failed("finding this program's file"))?;
+    if is_same {
+        Ok(path)
+    } else {
+        Err(failed("finding this program's file")(
+            io::ErrorKind::NotFound.into(),
+        ))
+    }
 }
 
 fn become_root() -> rustix::io::Result<()> {
     let (uid, gid) = (rustix::fs::Uid::ROOT, rustix::fs::Gid::ROOT);
     set_thread_res_gid(Some(gid), Some(gid), Some(gid))?;
     set_thread_res_uid(Some(uid), Some(uid), Some(uid))?;
-    // The groups of the user mean nothing inside, or too much.
-    rustix::thread::set_thread_groups(&[])?;
+    // The user's other groups stay: files and sockets may be open to them only. A step drops them.
     // Mounts of the builder itself stay its own.
     sys::unshare(Namespace::Mount)
         .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
 }
 
-/// The helper's answer: program, newline, what it said.
+/// The helper's answer: the program that refused or nothing, newline, what went wrong.
 fn mapper_error(message: &str) -> RungError {
     let (program, said) = message.split_once('\n').unwrap_or(("", message));
-    RungError::Mapper {
-        program: MAPPERS
-            .into_iter()
-            .find(|name| *name == program)
-            .unwrap_or(MAPPERS[0]),
-        message: said.trim().to_owned(),
+    let message = said.trim().to_owned();
+    match MAPPERS.into_iter().find(|name| *name == program) {
+        Some(program) => RungError::Mapper { program, message },
+        None => RungError::Helper { message },
     }
 }
 
 /// The child that stays outside: maps its parent when told so. What goes wrong is written to standard output for the parent.
 pub(super) fn write_maps(args: Vec<OsString>) -> Result<(), RungError> {
+    let done = map_parent(args);
+    if let Err(error) = &done {
+        let told = match error {
+            RungError::Mapper { program, message } => format!("{program}\n{message}"),
+            other => format!("\n{}", crate::text::chain(other)),
+        };
+        // A parent that is gone needs no answer.
+        drop(io::stdout().write_all(told.as_bytes()));
+    }
+    done
+}
+
+fn map_parent(args: Vec<OsString>) -> Result<(), RungError> {
     let mut go = [0];
     io::stdin()
         .read_exact(&mut go)
@@ -144,10 +174,9 @@ pub(super) fn write_maps(args: Vec<OsString>) -> Result<(), RungError> {
             .output()
             .map_err(failed("running the program that maps ids"))?;
         if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            let told = format!("{program}\n{said}");
-            drop(io::stdout().write_all(told.as_bytes()));
-            return Err(mapper_error(&told));
+            let said = String::from_utf8_lossy(&done.stderr);
+            let message = said.trim().to_owned();
+            return Err(RungError::Mapper { program, message });
         }
     }
     Ok(())
@@ -164,5 +193,7 @@ mod tests {
             text,
             "`newgidmap` refused the ids of /etc/subuid and /etc/subgid: newgidmap: gid range not allowed"
         );
+        let text = mapper_error("\ncannot do it").to_string();
+        assert_eq!(text, "cannot map ids: cannot do it");
     }
 }

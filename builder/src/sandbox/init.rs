@@ -52,7 +52,11 @@ pub fn run_if_init() -> Result<Option<ExitCode>, RungError> {
         return enter::enter(args.collect()).map(|code| match code {});
     }
     if marker == enter::MAP_MARKER {
-        return enter::write_maps(args.collect()).map(|()| Some(ExitCode::SUCCESS));
+        return Ok(Some(match enter::write_maps(args.collect()) {
+            Ok(()) => ExitCode::SUCCESS,
+            // The parent tells why.
+            Err(_) => ExitCode::FAILURE,
+        }));
     }
     Ok(None)
 }

@@ -134,6 +134,12 @@ pub enum RungError {
         #[source]
         source: SandboxError,
     },
+    /// The helper that maps ids failed.
+    #[error("cannot map ids: {message}")]
+    Helper {
+        /// What it said.
+        message: String,
+    },
     /// newuidmap or newgidmap refused.
     #[error("`{program}` refused the ids of /etc/subuid and /etc/subgid: {message}")]
     Mapper {
@@ -238,19 +244,19 @@ pub struct Inside {
     pub starter: PathBuf,
     /// The program that then runs.
     pub program: PathBuf,
-    /// Its arguments, without its name.
-    pub args: Vec<OsString>,
+    /// Its command line, its name first.
+    pub words: Vec<OsString>,
     /// Variables added to its environment.
     pub env: Vec<(OsString, OsString)>,
 }
 
 impl Inside {
     /// This program itself.
-    pub fn new(args: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Self {
+    pub fn new(words: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Self {
         Self {
             starter: enter::SELF.into(),
             program: enter::SELF.into(),
-            args,
+            words,
             env,
         }
     }
@@ -259,8 +265,8 @@ impl Inside {
 impl Entry {
     /// Replaces this process by a program inside a new user namespace. There, [`detect`] answers [`Choice::Ready`].
     ///
-    /// Keeps process id, terminal and exit code. `HOME` and the like stay those of the user, but the effective user
-    /// id is 0 inside: what depends on it has to be passed on.
+    /// Keeps process id, streams, working directory, groups and the command line with its name. `HOME` and the like stay
+    /// those of the user, but the effective user id is 0 inside: what depends on it has to be passed on.
     ///
     /// # Errors
     /// Only returns if it failed.
