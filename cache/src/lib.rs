@@ -6,6 +6,7 @@
 //! BUILD_ROOT/
 //!   format                  format version
 //!   lock                    the store lock: shared by every process that uses the store
+//!   isolation               under what circumstances a step last worked here
 //!   db.sqlite               keys, records, sizes, last use; can be rebuilt from the rest
 //!   blobs/sha256/HEX        configs, manifests, pulled layer blobs, compressed layers
 //!   tags/NAME               one file a tag: which image it names

@@ -316,6 +316,24 @@ impl StatePaths {
     pub fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }
+
+    /// Under what circumstances a step last worked here, in the words of whoever wrote it.
+    ///
+    /// # Errors
+    ///
+    /// The file is there and cannot be read.
+    pub fn read_isolation(&self) -> Result<Option<Vec<u8>>, IoError> {
+        read_if_present(&self.root.join("isolation"))
+    }
+
+    /// Notes under what circumstances a step worked here.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    pub fn write_isolation(&self, circumstances: &[u8]) -> Result<(), IoError> {
+        write_whole(&self.root.join("isolation"), circumstances)
+    }
 }
 
 #[cfg(test)]

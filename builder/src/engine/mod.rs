@@ -13,6 +13,7 @@ pub(crate) mod debug;
 mod failure;
 mod flat;
 mod input;
+mod isolation;
 mod outputs;
 mod push;
 pub(crate) mod store;
@@ -83,6 +84,10 @@ impl Engine {
         let target = self.platform(request)?;
         let root = open_root(request)?;
         let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
+        let rung = self.surroundings.rung;
+        self.internal(&isolation::title(rung), || {
+            isolation::ensure(rung, root.paths(), &lease)
+        })?;
         let dockerfile = &request.input.dockerfile;
         let parsed = self.internal("[internal] load build definition from Dockerfile", || {
             frontend::parse::parse(dockerfile).map_err(Failure::of_dockerfile)

@@ -1,0 +1,107 @@
+//! Whether steps can be run here: found out by running one, and remembered.
+//!
+//! Only success is remembered, in a file of the store: whoever mends the machine wants the next build to notice. The
+//! file names what the answer depends on; if any of that has changed, a step is tried again.
+
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use cache::digest::hex;
+use cache::lease::Lease;
+use cache::root::StatePaths;
+
+use super::failure;
+use crate::outcome::{Failure, FailureKind};
+use crate::sandbox::rung::{self, Rung};
+use crate::sandbox::{HostOptions, SandboxHost};
+
+/// What of this process's status decides what the kernel lets it do.
+const STATUS: [&str; 5] = ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Groups"];
+
+/// The name of the vertex that tells how steps are isolated.
+pub(super) fn title(rung: Rung) -> String {
+    let rung = match rung {
+        Rung::Root => "root",
+        Rung::UserNamespace => "userns (user namespace, no root)",
+    };
+    format!("[internal] isolation: {rung}, network: host")
+}
+
+/// Makes sure that a step has worked on this machine, kernel and store since it started.
+///
+/// # Errors
+///
+/// Steps cannot be run; the text says what to do.
+pub(super) fn ensure(rung: Rung, paths: &StatePaths, lease: &Lease) -> Result<(), Failure> {
+    let circumstances = circumstances(rung, paths);
+    if paths.read_isolation().map_err(failure::store)?.as_deref() == Some(circumstances.as_bytes())
+    {
+        return Ok(());
+    }
+    let told = |error: &dyn std::error::Error| {
+        Failure::new(FailureKind::Environment, crate::text::chain(error))
+    };
+    let work = lease.work().map_err(failure::store)?;
+    let host = SandboxHost::start(&HostOptions::new(rung)).map_err(|error| told(&error))?;
+    rung::probe(&host, &work).map_err(|error| told(&error))?;
+    paths
+        .write_isolation(circumstances.as_bytes())
+        .map_err(failure::store)
+}
+
+/// All that the answer depends on, as the one line of text that the store keeps.
+fn circumstances(rung: Rung, paths: &StatePaths) -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let status = read("/proc/self/status");
+    let privileges: Vec<&str> = status
+        .lines()
+        .filter(|line| STATUS.iter().any(|name| line.starts_with(name)))
+        .collect();
+    let privileges = [
+        privileges.join("\n"),
+        read("/proc/self/uid_map"),
+        read("/proc/self/gid_map"),
+        read("/proc/self/attr/current"),
+    ];
+    let mut text = format!(
+        "{} {} boot {} kernel {}",
+        env!("CARGO_PKG_VERSION"),
+        rung.name(),
+        read("/proc/sys/kernel/random/boot_id").trim(),
+        read("/proc/sys/kernel/osrelease").trim(),
+    );
+    // The store may have been moved to another file system.
+    if let Ok(store) = std::fs::metadata(paths.root()) {
+        write!(text, " store {}:{}", store.dev(), store.ino()).ok();
+    }
+    let privileges = blake3::hash(privileges.join("\n").as_bytes());
+    writeln!(text, " privileges {}", &hex(privileges.as_bytes())[..16]).ok();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_rung_or_store_is_another_question() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let text =
+            |rung, dir: &tempfile::TempDir| circumstances(rung, &StatePaths::new(dir.path()));
+        let first = text(Rung::Root, &one);
+        assert_eq!(first, text(Rung::Root, &one));
+        assert_ne!(first, text(Rung::UserNamespace, &one));
+        assert_ne!(first, text(Rung::Root, &two));
+        assert!(first.contains(" boot ") && first.contains(" privileges "));
+        assert_eq!(first.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_title_tells_the_network() {
+        assert_eq!(
+            title(Rung::Root),
+            "[internal] isolation: root, network: host"
+        );
+        assert!(title(Rung::UserNamespace).contains("userns"));
+    }
+}
