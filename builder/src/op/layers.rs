@@ -168,7 +168,7 @@ impl Layers {
     pub(super) fn has_all(&self, layers: &[DiffId]) -> Result<bool, StepError> {
         for layer in layers {
             let is_known = self.fetchable.contains_key(layer)
-                || self.store.layer(layer)?.is_some()
+                || self.is_usable(layer)?
                 || !self.sources.of(layer)?.is_empty();
             if !is_known {
                 return Ok(false);
@@ -176,6 +176,22 @@ impl Layers {
             self.lease.pin(layer)?;
         }
         Ok(true)
+    }
+
+    /// Whether the store has what a tree can be made of, if not the tree: one made under another id map is of no use.
+    fn is_usable(&self, diff_id: &DiffId) -> Result<bool, StepError> {
+        let Some(layer) = self.store.layer(diff_id)? else {
+            return Ok(false);
+        };
+        if layer.tree(&self.format).is_some() {
+            return Ok(true);
+        }
+        for blob in layer.blobs().into_values() {
+            if self.has_blob(&blob.digest)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells that an image is part of the build: done at once if its layers are here, else open until they are or the
