@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::digest::hex;
+use cache::root::{RootOptions, StateRoot};
 use frontend::source::SourceFile;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,12 +26,28 @@ const WAITING_THREADS: usize = 2;
 pub struct Machine;
 
 impl cli::Engine for Machine {
+    fn prepare(&self, isolation: Isolation, state_root: &Path) -> Result<(), Failure> {
+        let Choice::Enter(entry) = choice(isolation)? else {
+            return Ok(());
+        };
+        // Checked outside, where owners are told by the ids that the user knows.
+        StateRoot::open(state_root, &RootOptions::default())
+            .map_err(|error| environment(crate::text::chain(&error)))?;
+        // Inside the user is 0, whose state directory is another.
+        let variables = vec![("BUILD_ROOT".into(), state_root.into())];
+        let inside = Inside::new(std::env::args_os().collect(), variables);
+        Err(told(&entry.enter(&inside)))
+    }
+
     fn build(
         &self,
         request: &BuildRequest,
         events: Arc<dyn EventSink>,
     ) -> Result<Outcome, Failure> {
-        let rung = ready_rung(request.execution.isolation)?;
+        let Choice::Ready(rung) = choice(request.execution.isolation)? else {
+            let message = "a build was started outside of its user namespace";
+            return Err(Failure::new(FailureKind::Internal, message));
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WAITING_THREADS)
             .enable_all()
@@ -66,21 +83,18 @@ fn environment(message: String) -> Failure {
     Failure::new(FailureKind::Environment, message)
 }
 
-/// How steps are isolated; replaces this process if a user namespace has to be entered first.
-fn ready_rung(isolation: Isolation) -> Result<Rung, Failure> {
+/// How steps are isolated, or what has to be entered first.
+fn choice(isolation: Isolation) -> Result<Choice, Failure> {
     let forced = match isolation {
         Isolation::Auto => None,
         Isolation::Root => Some(Rung::Root),
         Isolation::UserNamespace => Some(Rung::UserNamespace),
     };
-    let told = |error: rung::RungError| environment(crate::text::chain(&error));
-    match rung::detect(forced).map_err(told)? {
-        Choice::Ready(rung) => Ok(rung),
-        Choice::Enter(entry) => {
-            let inside = Inside::new(std::env::args_os().skip(1).collect(), Vec::new());
-            Err(told(entry.enter(&inside)))
-        }
-    }
+    rung::detect(forced).map_err(|error| told(&error))
+}
+
+fn told(error: &rung::RungError) -> Failure {
+    environment(crate::text::chain(error))
 }
 
 /// The first signal cancels, the second ends the process at once; the sandbox ends its steps when it sees that.

@@ -6,15 +6,16 @@ use builder::cli::{self, Streams};
 use builder::machine::Machine;
 use builder::sandbox;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     // A step's process must come from a process without threads, so this comes before everything else.
-    if let Some(code) = sandbox::run_if_init()? {
-        return Ok(code);
-    }
-    let words = std::env::args_os().collect();
-    Ok(ExitCode::from(cli::run(
-        words,
-        Streams::of_process(),
-        &Machine,
-    )))
+    let code = match sandbox::run_if_init() {
+        Ok(Some(code)) => return code,
+        Ok(None) => cli::run(
+            std::env::args_os().collect(),
+            Streams::of_process(),
+            &Machine,
+        ),
+        Err(error) => cli::refuse(&error, &Streams::of_process()),
+    };
+    ExitCode::from(code)
 }

@@ -26,7 +26,7 @@ use frontend::source::SourceFile;
 
 use self::args::{BuildArgs, DebugVerb, OtherVerb, Verb};
 use self::environment::Environment;
-use self::request::{BuildRequest, Presentation, PullPolicy, Registries};
+use self::request::{BuildRequest, Isolation, Presentation, PullPolicy, Registries};
 pub use self::resolve::Host;
 use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind, Outcome};
@@ -38,6 +38,16 @@ const SHORT_NAME: &str = "build";
 
 /// What does the work. Implementations print nothing.
 pub trait Engine {
+    /// Makes this process one that can build in a state directory, before anything of a build is read: it may be replaced
+    /// by the same program in a user namespace.
+    ///
+    /// # Errors
+    ///
+    /// What the machine lacks.
+    fn prepare(&self, _isolation: Isolation, _state_root: &Path) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// Builds. Events may be emitted until it returns.
     ///
     /// # Errors
@@ -280,10 +290,26 @@ fn exit_code(outcome: Result<(), Failure>, streams: &Streams) -> u8 {
 }
 
 fn build(args: &BuildArgs, host: &Host, streams: &mut Streams, engine: &dyn Engine) -> u8 {
-    match resolve::resolve(args, host, &mut *streams.stdin) {
+    // Preparing may start this program over, so standard input is read only then.
+    let resolved = prepare(args, host, engine)
+        .and_then(|()| resolve::resolve(args, host, &mut *streams.stdin));
+    match resolved {
         Ok((request, presentation)) => run_build(&request, &presentation, host, streams, engine),
         Err(failure) => exit_code(Err(failure), streams),
     }
+}
+
+fn prepare(args: &BuildArgs, host: &Host, engine: &dyn Engine) -> Result<(), Failure> {
+    resolve::refuse_unsupported(args)?;
+    let isolation = resolve::isolation(&args.run)?;
+    let state_root = resolve::state_root(&host.environment, host.is_root)?;
+    engine.prepare(isolation, &state_root)
+}
+
+/// Says that this program cannot run here: the exit code.
+pub fn refuse(error: &dyn std::error::Error, streams: &Streams) -> u8 {
+    let failure = Failure::new(FailureKind::Environment, crate::text::chain(error));
+    exit_code(Err(failure), streams)
 }
 
 /// Builds, shows progress, and reports.

@@ -51,7 +51,6 @@ pub(super) fn resolve(
     host: &Host,
     stdin: &mut dyn Read,
 ) -> Result<(BuildRequest, Presentation), Failure> {
-    refuse_unsupported(args)?;
     let environment = &host.environment;
     let presentation = presentation(args, host)?;
     let request = BuildRequest {
@@ -74,7 +73,7 @@ pub(super) fn resolve(
     Ok((request, presentation))
 }
 
-fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
+pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
     let call = args.progress.call.as_deref().unwrap_or("build");
     let method = call.split(',').next().unwrap_or_default();
     let is_off = |spec: &Option<String>| {
@@ -298,20 +297,22 @@ fn output(args: &OutputArgs) -> Output {
     }
 }
 
+/// `--isolation`
+pub(super) fn isolation(args: &RunArgs) -> Result<Isolation, Failure> {
+    match args.isolation.as_deref().unwrap_or_default() {
+        "" | "auto" | "default" => Ok(Isolation::Auto),
+        "root" => Ok(Isolation::Root),
+        "userns" => Ok(Isolation::UserNamespace),
+        other => Err(usage(format!(
+            "invalid isolation `{other}`: use auto, root or userns"
+        ))),
+    }
+}
+
 fn execution(args: &RunArgs) -> Result<Execution, Failure> {
-    let isolation = match args.isolation.as_deref().unwrap_or_default() {
-        "" | "auto" | "default" => Isolation::Auto,
-        "root" => Isolation::Root,
-        "userns" => Isolation::UserNamespace,
-        other => {
-            return Err(usage(format!(
-                "invalid isolation `{other}`: use auto, root or userns"
-            )));
-        }
-    };
     Ok(Execution {
         jobs: args.jobs.unwrap_or(DEFAULT_JOBS),
-        isolation,
+        isolation: isolation(args)?,
         is_strict: args.strict.0,
     })
 }
