@@ -6,73 +6,104 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::digest::{CacheKey, Descriptor, DiffId};
 use cache::key::builder::KeyBuilder;
+use cache::key::index::Keys;
 use cache::layer::compress::cache::DirChunkCache;
 use cache::layer::compress::{self, CompressOptions};
+use cache::root::StatePaths;
 
+use crate::cancel::CancelFlag;
+use crate::clock::Clock;
 use crate::export::{BlobOrigin, Codec, Encoding, LayerError, LayerSource, PulledBlobs};
 use crate::op::error::StepError;
-use crate::op::layers::Packing;
-use crate::op::steps::Steps;
+use crate::op::layers::{Layers, Packing};
 
 /// The outcome of making a blob, once it is made.
 type Turn = Arc<Mutex<Option<Descriptor>>>;
 
+/// What [`Blobs`] is made of.
+pub(super) struct BlobsParts {
+    /// The layers.
+    pub(super) layers: Arc<Layers>,
+    /// The cache database, which remembers the blobs of layers.
+    pub(super) keys: Arc<Keys>,
+    /// Names of files of the store.
+    pub(super) paths: StatePaths,
+    /// The clock.
+    pub(super) clock: Clock,
+    /// Threads that compress one layer.
+    pub(super) threads: usize,
+    /// Ends compressing when it is set.
+    pub(super) stop: CancelFlag,
+}
+
 /// The layers of a build as blobs.
 pub(super) struct Blobs {
-    steps: Arc<Steps>,
+    layers: Arc<Layers>,
+    keys: Arc<Keys>,
+    paths: StatePaths,
+    clock: Clock,
     threads: usize,
+    stop: CancelFlag,
     /// One turn a layer and encoding: who comes second waits for the first one's work.
     turns: Mutex<BTreeMap<(DiffId, Codec), Turn>>,
 }
 
 impl Blobs {
-    /// Takes the steps whose store has the layers.
-    pub(super) fn new(steps: Arc<Steps>, threads: usize) -> Self {
+    /// Takes what it is made of.
+    pub(super) fn new(parts: BlobsParts) -> Self {
         Self {
-            steps,
-            threads,
+            layers: parts.layers,
+            keys: parts.keys,
+            paths: parts.paths,
+            clock: parts.clock,
+            threads: parts.threads,
+            stop: parts.stop,
             turns: Mutex::default(),
         }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The blob that the layer came as, if that is to be used.
     fn pulled(&self, layer: &DiffId, encoding: Encoding) -> Option<Descriptor> {
         match encoding.pulled {
-            PulledBlobs::Keep => self.steps.layers().pulled_blob(layer),
+            PulledBlobs::Keep => self.layers.pulled_blob(layer),
             PulledBlobs::Recompress => None,
         }
     }
 
     fn remembered(&self, layer: &DiffId, codec: Codec) -> Result<Option<Descriptor>, StepError> {
-        let memo = self.steps.keys().memo(&memo_key(layer, codec))?;
+        let memo = self.keys.memo(&memo_key(layer, codec))?;
         Ok(memo.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     fn compress(&self, layer: &DiffId, codec: Codec) -> Result<Descriptor, StepError> {
         if let Some(known) = self.remembered(layer, codec)?
-            && self.steps.layers().has_blob(&known.digest)?
+            && self.layers.has_blob(&known.digest)?
         {
             return Ok(known);
         }
         let options = CompressOptions {
             threads: self.threads,
-            cache: Some(Arc::new(DirChunkCache::new(self.steps.paths().chunks()))),
+            cache: Some(Arc::new(DirChunkCache::new(self.paths.chunks()))),
         };
         let packing = Packing {
             codec: library_codec(codec),
             options,
+            stop: self.stop.clone(),
         };
-        let (digest, size) = self.steps.layers().pack_blob(layer, packing)?;
+        let (digest, size) = self.layers.pack_blob(layer, packing)?;
         let descriptor = Descriptor {
             media_type: codec.media_type().to_owned(),
             digest,
             size,
         };
-        self.steps.layers().record_blob(layer, &descriptor)?;
+        self.layers.record_blob(layer, &descriptor)?;
         if let Ok(bytes) = serde_json::to_vec(&descriptor) {
-            self.steps
-                .keys()
-                .remember(&memo_key(layer, codec), &bytes, self.steps.now_ms())?;
+            self.keys
+                .remember(&memo_key(layer, codec), &bytes, self.now_ms())?;
         }
         Ok(descriptor)
     }
@@ -137,21 +168,20 @@ impl LayerSource for Blobs {
     fn open(&self, layer: &DiffId, encoding: Encoding) -> Result<Box<dyn Read + Send>, LayerError> {
         let open = || {
             if let Some(pulled) = self.pulled(layer, encoding) {
-                return self.steps.layers().open_pulled(layer, &pulled);
+                return self.layers.open_pulled(layer, &pulled);
             }
             let descriptor = self.compress(layer, encoding.codec)?;
-            self.steps.layers().open_blob(&descriptor.digest)
+            self.layers.open_blob(&descriptor.digest)
         };
         open().map_err(failed("read", layer))
     }
 
     fn origins(&self, layer: &DiffId) -> Vec<BlobOrigin> {
-        self.steps.layers().blob_origins(layer)
+        self.layers.blob_origins(layer)
     }
 
     fn clamp_times(&self, layer: &DiffId, epoch: i64) -> Result<DiffId, LayerError> {
-        self.steps
-            .layers()
+        self.layers
             .clamp_times(layer, epoch)
             .map_err(failed("clamp the times of", layer))
     }

@@ -10,6 +10,7 @@
 
 mod blobs;
 pub(crate) mod debug;
+mod early;
 mod failure;
 mod flat;
 mod input;
@@ -34,6 +35,8 @@ use frontend::platform::Platform;
 use crate::cancel::CancelFlag;
 use crate::cli::request::{BuildRequest, PullPolicy};
 use crate::clock::Clock;
+use crate::export::LayerSource;
+use crate::export::registry::Pusher;
 use crate::export::spec::{self, OutputFlags, OutputSpec, Shorthand, StdoutKind};
 use crate::image::Image;
 use crate::image::config::assemble;
@@ -50,6 +53,9 @@ use crate::registry::client::Client;
 use crate::registry::config::RegistryConfig;
 use crate::solve::scheduler::{self, SolveFailure};
 
+use self::blobs::{Blobs, BlobsParts};
+use self::early::EarlyPush;
+use self::push::Pushing;
 pub use self::surroundings::Surroundings;
 
 /// What a build has to work with, beside the request.
@@ -81,6 +87,8 @@ impl Engine {
     /// The first thing that went wrong; nothing is under way then, and nothing half written.
     pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
         let outputs = parse_outputs(request, self.stdout)?;
+        outputs::check_names(&outputs)?;
+        let stop = StopOnInterrupt::new(&self.interrupt);
         let target = self.platform(request)?;
         let root = open_root(request)?;
         let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
@@ -117,6 +125,7 @@ impl Engine {
             lease: Arc::clone(&lease),
             images: &images,
             format: crate::machine::tree_format(self.surroundings.rung),
+            stop: stop.flag.clone(),
         })
         .map_err(failure::step_environment)?;
         let steps = self.steps(
@@ -135,6 +144,7 @@ impl Engine {
             steps: &steps,
             lowered: &lowered,
             client: &client,
+            stop: &stop.flag,
         };
         build.finish(&outputs).await
     }
@@ -263,16 +273,40 @@ struct Build<'a> {
     steps: &'a Arc<Steps>,
     lowered: &'a Lowered,
     client: &'a Client,
+    /// Ends transfers and compression.
+    stop: &'a CancelFlag,
 }
 
 impl Build<'_> {
     async fn finish(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
+        let blobs = self.blobs();
+        let pushers = self.pushers(specs, &blobs)?;
+        let early = self.early_push(specs, &pushers);
+        if let Some(watcher) = early.watcher() {
+            self.steps.watch(watcher);
+        }
+        let finished = self.solve_and_export(specs, &blobs, &pushers, &early).await;
+        if finished.is_err() {
+            self.stop.set();
+        }
+        tokio::task::block_in_place(|| early.end());
+        finished
+    }
+
+    async fn solve_and_export(
+        &self,
+        specs: &[OutputSpec],
+        blobs: &Arc<dyn LayerSource>,
+        pushers: &BTreeMap<usize, Arc<Pusher>>,
+        early: &EarlyPush,
+    ) -> Result<Outcome, Failure> {
         let solved = match self.lowered.output {
             Some(goal) => self.solve(goal).await,
             None => Ok(()),
         };
         // What was learnt and made stays, also when the build failed.
         let kept = self.keep_what_was_learnt();
+        early.close();
         solved?;
         kept?;
         let image = self.image()?;
@@ -281,10 +315,61 @@ impl Build<'_> {
             request: self.request,
             steps: self.steps,
             lowered: self.lowered,
-            client: self.client,
             image: &image,
+            blobs,
+            pushers,
+            early,
         };
         outputs.export(specs).await
+    }
+
+    fn blobs(&self) -> Arc<dyn LayerSource> {
+        Arc::new(Blobs::new(BlobsParts {
+            layers: Arc::clone(self.steps.layers()),
+            keys: Arc::clone(self.steps.keys()),
+            paths: self.steps.paths().clone(),
+            clock: self.engine.clock.clone(),
+            threads: self.engine.surroundings.threads,
+            stop: self.stop.clone(),
+        }))
+    }
+
+    fn pushers(
+        &self,
+        specs: &[OutputSpec],
+        blobs: &Arc<dyn LayerSource>,
+    ) -> Result<BTreeMap<usize, Arc<Pusher>>, Failure> {
+        let pushing = Pushing {
+            client: self.client,
+            environment: &self.request.registries.environment,
+            handle: &tokio::runtime::Handle::current(),
+            stop: self.stop,
+            blobs,
+        };
+        pushing.of_outputs(specs, |spec| {
+            outputs::resolved_form(&spec.form, self.lowered)
+        })
+    }
+
+    /// Pushes of layers as the steps make them; others are known only at the end.
+    fn early_push(
+        &self,
+        specs: &[OutputSpec],
+        pushers: &BTreeMap<usize, Arc<Pusher>>,
+    ) -> EarlyPush {
+        let keeps_layers = |number: &usize| {
+            let form = specs.get(*number).and_then(OutputSpec::form);
+            form.is_some_and(|form| outputs::clamps_at(form, self.request).is_none())
+        };
+        let pushers = pushers.iter().filter(|(number, _)| keeps_layers(number));
+        EarlyPush::new(
+            pushers
+                .map(|(n, pusher)| (*n, Arc::clone(pusher)))
+                .collect(),
+            &self.lowered.graph,
+            self.lowered.output,
+            Arc::clone(&self.engine.events),
+        )
     }
 
     async fn solve(&self, goal: frontend::graph::VertexId) -> Result<(), Failure> {
@@ -316,6 +401,30 @@ impl Build<'_> {
         let layers = image_layers(self.steps, self.lowered);
         assemble(&self.lowered.image, &layers, epoch_of(self.request))
             .map_err(|error| Failure::new(FailureKind::Internal, crate::text::chain(&error)))
+    }
+}
+
+/// A flag that is set when the user gives up, or when the build has failed.
+struct StopOnInterrupt {
+    flag: CancelFlag,
+    forward: tokio::task::JoinHandle<()>,
+}
+
+impl StopOnInterrupt {
+    fn new(interrupt: &CancelFlag) -> Self {
+        let flag = CancelFlag::default();
+        let (interrupt, forwarded) = (interrupt.clone(), flag.clone());
+        let forward = tokio::spawn(async move {
+            interrupt.wait().await;
+            forwarded.set();
+        });
+        Self { flag, forward }
+    }
+}
+
+impl Drop for StopOnInterrupt {
+    fn drop(&mut self) {
+        self.forward.abort();
     }
 }
 

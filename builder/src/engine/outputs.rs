@@ -1,5 +1,6 @@
 //! What becomes of the result: every output that was asked for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cache::blob::BlobStore;
@@ -9,9 +10,8 @@ use cache::tag::{Images, Tag};
 use frontend::lower::Lowered;
 use frontend::reference::Reference;
 
-use super::blobs::Blobs;
+use super::early::EarlyPush;
 use super::flat::Flat;
-use super::push::ClientTarget;
 use super::{Engine, failure};
 use crate::cli::request::BuildRequest;
 use crate::export::daemon::{DaemonAddress, DaemonLoad};
@@ -21,7 +21,7 @@ use crate::export::local_dir::LocalDir;
 use crate::export::metadata;
 use crate::export::oci_layout::{LayoutDestination, OciLayout};
 use crate::export::prepare::{Form, clamp_times};
-use crate::export::registry::{Pusher, Repository, by_repository};
+use crate::export::registry::Pusher;
 use crate::export::spec::{FileTimes, ImageForm, ImageSpec, LayoutPlace, OutputSpec, Place};
 use crate::export::store::{ImageExport, ImageStore};
 use crate::export::tar::PlainTar;
@@ -29,7 +29,6 @@ use crate::export::{ExportError, ExportReport, Exporter, LayerSource, Source};
 use crate::image::Image;
 use crate::op::steps::Steps;
 use crate::outcome::{Failure, FailureKind, Outcome};
-use crate::registry::client::Client;
 
 /// The outputs of one build.
 pub(super) struct Outputs<'a> {
@@ -37,15 +36,17 @@ pub(super) struct Outputs<'a> {
     pub(super) request: &'a BuildRequest,
     pub(super) steps: &'a Arc<Steps>,
     pub(super) lowered: &'a Lowered,
-    pub(super) client: &'a Client,
     pub(super) image: &'a Image,
+    pub(super) blobs: &'a Arc<dyn LayerSource>,
+    /// By number of their outputs.
+    pub(super) pushers: &'a BTreeMap<usize, Arc<Pusher>>,
+    pub(super) early: &'a EarlyPush,
 }
 
 impl Outputs<'_> {
     /// Exports the image everywhere it shall go.
     pub(super) async fn export(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
-        let handle = tokio::runtime::Handle::current();
-        let reports = tokio::task::block_in_place(|| self.export_all(specs, &handle))?;
+        let reports = tokio::task::block_in_place(|| self.export_all(specs))?;
         let metadata =
             metadata::metadata(&self.build_reference(), Some(&self.image.digest), &reports);
         self.steps.flush().map_err(failure::step_environment)?;
@@ -60,65 +61,56 @@ impl Outputs<'_> {
         cache::digest::Digest::of(format!("{now}").as_bytes()).hex()[..25].to_owned()
     }
 
-    fn export_all(
-        &self,
-        specs: &[OutputSpec],
-        handle: &tokio::runtime::Handle,
-    ) -> Result<Vec<ExportReport>, Failure> {
-        let blobs: Arc<dyn LayerSource> = Arc::new(Blobs::new(
-            Arc::clone(self.steps),
-            self.engine.surroundings.threads,
-        ));
+    fn export_all(&self, specs: &[OutputSpec]) -> Result<Vec<ExportReport>, Failure> {
         let mut reports = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
             if self.engine.interrupt.is_set() {
                 return Err(failure::interrupted());
             }
-            let image = self.image_for(spec, &*blobs)?;
+            let image = self.image_for(spec)?;
             let tree = Flat {
                 steps: Arc::clone(self.steps),
                 layers: image.layers.clone(),
             };
             let source = Source {
                 image: &image,
-                layers: &*blobs,
+                layers: &**self.blobs,
                 tree: &tree,
                 output: number,
             };
-            reports.push(self.export_one(spec, &source, &blobs, handle)?);
+            reports.push(self.export_one(spec, &source).map_err(|failure| {
+                match self.engine.interrupt.is_set() {
+                    true => failure::interrupted(),
+                    false => failure,
+                }
+            })?);
         }
         Ok(reports)
     }
 
     /// The image as an output wants it: with another epoch, or with file times clamped.
-    fn image_for(&self, spec: &OutputSpec, blobs: &dyn LayerSource) -> Result<Image, Failure> {
+    fn image_for(&self, spec: &OutputSpec) -> Result<Image, Failure> {
         let Some(form) = spec.form() else {
             return Ok(self.image.clone());
         };
-        let epoch = form.epoch.or_else(|| super::epoch_of(self.request));
-        let clamps = form.file_times == FileTimes::ClampToEpoch && epoch.is_some();
-        if form.epoch.is_none() && !clamps {
+        let clamps_at = clamps_at(form, self.request);
+        if form.epoch.is_none() && clamps_at.is_none() {
             return Ok(self.image.clone());
         }
+        let epoch = form.epoch.or_else(|| super::epoch_of(self.request));
         let mut layers = super::image_layers(self.steps, self.lowered);
-        if let (true, Some(epoch)) = (clamps, epoch) {
-            layers = clamp_times(&layers, blobs, epoch)
+        if let Some(epoch) = clamps_at {
+            layers = clamp_times(&layers, &**self.blobs, epoch)
                 .map_err(|error| export_failure(&ExportError::Layer(error)))?;
         }
         crate::image::config::assemble(&self.lowered.image, &layers, epoch)
             .map_err(|error| Failure::new(FailureKind::Internal, crate::text::chain(&error)))
     }
 
-    fn export_one(
-        &self,
-        spec: &OutputSpec,
-        source: &Source<'_>,
-        blobs: &Arc<dyn LayerSource>,
-        handle: &tokio::runtime::Handle,
-    ) -> Result<ExportReport, Failure> {
+    fn export_one(&self, spec: &OutputSpec, source: &Source<'_>) -> Result<ExportReport, Failure> {
         let events = &*self.engine.events;
         let result = match spec {
-            OutputSpec::Image(spec) => return self.image_output(spec, source, blobs, handle),
+            OutputSpec::Image(spec) => return self.image_output(spec, source),
             OutputSpec::Oci(form, place) => OciLayout {
                 names: names(form)?,
                 form: self.form(form)?,
@@ -159,46 +151,18 @@ impl Outputs<'_> {
         result.map_err(|error| export_failure(&error))
     }
 
-    fn image_output(
-        &self,
-        spec: &ImageSpec,
-        source: &Source<'_>,
-        blobs: &Arc<dyn LayerSource>,
-        handle: &tokio::runtime::Handle,
-    ) -> Result<ExportReport, Failure> {
+    fn image_output(&self, spec: &ImageSpec, source: &Source<'_>) -> Result<ExportReport, Failure> {
         let names = names(&spec.form)?;
         let store = LocalStore {
             blobs: DirStore::new(self.steps.paths()),
             tags: Images::new(self.steps.paths()),
             now_ms: self.steps.now_ms(),
         };
-        let pusher = match &spec.push {
-            None => None,
-            Some(push) => {
-                let repositories = by_repository(&names).into_iter().filter_map(|names| {
-                    let repository = names.first()?.clone();
-                    let client = self.client.clone();
-                    let handle = handle.clone();
-                    let target = Box::new(ClientTarget {
-                        client,
-                        repository,
-                        handle,
-                    });
-                    Some(Repository { names, target })
-                });
-                let form = self.form(&spec.form)?;
-                Some(Pusher::new(
-                    repositories.collect(),
-                    Arc::clone(blobs),
-                    form,
-                    push.under,
-                ))
-            }
-        };
         let export = ImageExport {
             names,
             store: spec.is_stored.then_some(&store as &dyn ImageStore),
-            pusher: pusher.as_ref(),
+            pusher: self.pushers.get(&source.output).map(|pusher| &**pusher),
+            beginning: self.early.beginning(source.output),
         };
         export
             .export(source, &*self.engine.events)
@@ -206,16 +170,38 @@ impl Outputs<'_> {
     }
 
     fn form(&self, form: &ImageForm) -> Result<Form, Failure> {
-        Form::resolve(form, &self.lowered.image.platform)
-            .map_err(|error| Failure::new(FailureKind::Usage, crate::text::chain(&error)))
+        resolved_form(form, self.lowered)
     }
 }
 
-fn export_failure(error: &ExportError) -> Failure {
+/// The epoch in seconds to which an output clamps the times of files, if it does.
+pub(super) fn clamps_at(form: &ImageForm, request: &BuildRequest) -> Option<i64> {
+    match form.file_times {
+        FileTimes::Keep => None,
+        FileTimes::ClampToEpoch => form.epoch.or_else(|| super::epoch_of(request)),
+    }
+}
+
+/// Refuses names that are none before any work is done.
+pub(super) fn check_names(specs: &[OutputSpec]) -> Result<(), Failure> {
+    for form in specs.iter().filter_map(OutputSpec::form) {
+        names(form)?;
+    }
+    Ok(())
+}
+
+/// The form of an output of this build.
+pub(super) fn resolved_form(form: &ImageForm, lowered: &Lowered) -> Result<Form, Failure> {
+    Form::resolve(form, &lowered.image.platform)
+        .map_err(|error| Failure::new(FailureKind::Usage, crate::text::chain(&error)))
+}
+
+pub(super) fn export_failure(error: &ExportError) -> Failure {
     Failure::new(FailureKind::Environment, crate::text::chain(error))
 }
 
-fn names(form: &ImageForm) -> Result<Vec<Reference>, Failure> {
+/// The names of an output.
+pub(super) fn names(form: &ImageForm) -> Result<Vec<Reference>, Failure> {
     let parse = |name: &String| {
         Reference::parse(name).map_err(|error| {
             let message = format!("invalid tag {name:?}: {error}");

@@ -1,25 +1,115 @@
-//! A repository of a registry as a place to push to.
+//! Repositories of registries as places to push to.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use cache::digest::{Descriptor, Digest};
 use frontend::reference::Reference;
 use tokio::runtime::Handle;
 
-use crate::export::Failure;
-use crate::export::registry::{Content, PushTarget};
+use super::outputs;
+use crate::cancel::CancelFlag;
+use crate::cli::environment::Environment;
+use crate::export::prepare::Form;
+use crate::export::registry::{Content, PushTarget, Pusher, Repository, by_repository};
+use crate::export::spec::{ImageSpec, OutputSpec, PushSpec};
+use crate::export::{Failure, LayerSource};
 use crate::registry::client::Client;
+use crate::registry::config::RegistryConfig;
+use crate::registry::error::RegistryError;
 use crate::registry::push::Upload;
 
+/// What every push of a build shares.
+pub(super) struct Pushing<'a> {
+    /// The registries.
+    pub(super) client: &'a Client,
+    /// What the client was configured from.
+    pub(super) environment: &'a Environment,
+    /// Where requests run.
+    pub(super) handle: &'a Handle,
+    /// Ends requests when it is set.
+    pub(super) stop: &'a CancelFlag,
+    /// The layers.
+    pub(super) blobs: &'a Arc<dyn LayerSource>,
+}
+
+impl Pushing<'_> {
+    /// A push for each output that asks for one, by number of the output. Nothing is sent.
+    pub(super) fn of_outputs(
+        &self,
+        specs: &[OutputSpec],
+        form: impl Fn(&ImageSpec) -> Result<Form, crate::outcome::Failure>,
+    ) -> Result<BTreeMap<usize, Arc<Pusher>>, crate::outcome::Failure> {
+        let mut pushers = BTreeMap::new();
+        for (number, spec) in specs.iter().enumerate() {
+            if let OutputSpec::Image(spec) = spec
+                && let Some(push) = &spec.push
+            {
+                let names = outputs::names(&spec.form)?;
+                let pusher = self.pusher(&names, push, form(spec)?);
+                pushers.insert(number, Arc::new(pusher));
+            }
+        }
+        Ok(pushers)
+    }
+
+    /// A push under these names.
+    pub(super) fn pusher(&self, names: &[Reference], push: &PushSpec, form: Form) -> Pusher {
+        let client = match push.is_insecure {
+            true => insecure_client(self.environment, names),
+            false => self.client.clone(),
+        };
+        let repositories = by_repository(names).into_iter().filter_map(|names| {
+            let target = Box::new(ClientTarget {
+                client: client.clone(),
+                repository: names.first()?.clone(),
+                handle: self.handle.clone(),
+                stop: self.stop.clone(),
+            });
+            Some(Repository { names, target })
+        });
+        let repositories = repositories.collect();
+        Pusher::new(repositories, Arc::clone(self.blobs), form, push.under)
+    }
+}
+
+/// A client that takes the names' registries for insecure (`registry.insecure=true`).
+fn insecure_client(environment: &Environment, names: &[Reference]) -> Client {
+    let mut config = RegistryConfig::from_env(&|name| environment.text(name));
+    config.insecure = names.iter().map(|name| name.registry.clone()).collect();
+    Client::new(config)
+}
+
+/// A push was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("canceled")]
+struct Canceled;
+
 /// A repository reached by the registry client. Calls block the thread they are made on.
-pub(super) struct ClientTarget {
-    pub(super) client: Client,
+struct ClientTarget {
+    client: Client,
     /// Any name of the repository.
-    pub(super) repository: Reference,
-    pub(super) handle: Handle,
+    repository: Reference,
+    handle: Handle,
+    /// Ends requests when it is set.
+    stop: CancelFlag,
 }
 
 impl ClientTarget {
+    /// Waits for a request, unless it is no longer wanted.
+    fn wait<T>(
+        &self,
+        request: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, Failure> {
+        self.handle.block_on(async {
+            tokio::select! {
+                answer = request => Ok(answer?),
+                () = self.stop.wait() => Err(Canceled.into()),
+            }
+        })
+    }
+
     fn under(&self, reference: &str) -> Reference {
         let mut name = Reference {
             tag: None,
@@ -54,14 +144,12 @@ impl PushTarget for ClientTarget {
             progress: &progress,
         };
         let pushing = self.client.push_blob(&self.repository, &upload, from);
-        self.handle.block_on(pushing)?;
+        self.wait(pushing)?;
         Ok(())
     }
 
     fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, Failure> {
-        Ok(self
-            .handle
-            .block_on(self.client.manifest_digest(&self.under(reference)))?)
+        self.wait(self.client.manifest_digest(&self.under(reference)))
     }
 
     fn put_manifest(
@@ -71,8 +159,7 @@ impl PushTarget for ClientTarget {
         manifest: &[u8],
     ) -> Result<(), Failure> {
         let name = self.under(reference);
-        self.handle
-            .block_on(self.client.put_manifest(&name, media_type, manifest))?;
+        self.wait(self.client.put_manifest(&name, media_type, manifest))?;
         Ok(())
     }
 }

@@ -27,23 +27,40 @@ impl<'a> Activity<'a> {
         output: usize,
         work: impl FnOnce(&Self) -> Result<T, E>,
     ) -> Result<T, E> {
+        Self::begin(events, name, output).finish(work)
+    }
+
+    /// The vertex of the `output`-th output, without telling anybody of it.
+    pub fn of(events: &'a dyn EventSink, name: &str, output: usize) -> Self {
         let identity = match output {
             0 => name.to_owned(),
             again => format!("{name} {again}"),
         };
         let vertex = VertexRef(Arc::from(Digest::of(identity.as_bytes()).as_str()));
+        Self { events, vertex }
+    }
+
+    /// Begins the work of the `output`-th output as a vertex of this name.
+    pub fn begin(events: &'a dyn EventSink, name: &str, output: usize) -> Self {
+        let activity = Self::of(events, name, output);
+        let vertex = activity.vertex.clone();
         events.emit(Event::VertexAdded {
             vertex: vertex.clone(),
             name: name.to_owned(),
             inputs: Vec::new(),
         });
-        events.emit(Event::Started {
-            vertex: vertex.clone(),
-        });
-        let activity = Self { events, vertex };
-        let result = work(&activity);
-        let vertex = activity.vertex;
-        events.emit(match &result {
+        events.emit(Event::Started { vertex });
+        activity
+    }
+
+    /// Does the rest of the work that was begun; the vertex completes or fails with it.
+    pub fn finish<T, E: std::error::Error>(
+        self,
+        work: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let result = work(&self);
+        let vertex = self.vertex;
+        self.events.emit(match &result {
             Ok(_) => Event::Completed { vertex },
             Err(error) => Event::Failed {
                 vertex,
@@ -51,6 +68,12 @@ impl<'a> Activity<'a> {
             },
         });
         result
+    }
+
+    /// Gives up the work that was begun.
+    pub fn cancel(self) {
+        let vertex = self.vertex;
+        self.events.emit(Event::Canceled { vertex });
     }
 
     /// Does a part of the work without a size.

@@ -165,7 +165,10 @@ impl Pusher {
                 opened.map_err(|error| Box::new(error) as Failure)
             };
             let origins = self.layers.origins(layer);
-            send(repository, &blob, origins, &open, activity)?;
+            let id = format!("pushing layer {}", blob.digest);
+            send(repository, &blob, origins, &open, &|bytes, is_completed| {
+                activity.status(&id, bytes, blob.size, is_completed);
+            })?;
         }
         *done = Some(blob.clone());
         Ok(blob)
@@ -177,6 +180,10 @@ impl Pusher {
     ///
     /// A layer's or a registry's. No name points to an image that is not complete.
     pub fn finish(&self, image: &Image, activity: &Activity<'_>) -> Result<Prepared, ExportError> {
+        // What began early is new: it need not be asked for.
+        if self.has_begun() {
+            return self.send_all(image, activity);
+        }
         if let Some(prepared) = prepare::known(image, &*self.layers, &self.form)?
             && self.is_there(&prepared)?
         {
@@ -190,6 +197,15 @@ impl Pusher {
             }
             return Ok(prepared);
         }
+        self.send_all(image, activity)
+    }
+
+    fn has_begun(&self) -> bool {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        !turns.is_empty()
+    }
+
+    fn send_all(&self, image: &Image, activity: &Activity<'_>) -> Result<Prepared, ExportError> {
         // The config needs nothing of the layers, so it goes beside them.
         let parts: Vec<_> = image.layers.iter().map(Some).chain([None]).collect();
         let sent = activity.part("pushing layers", || {
@@ -215,8 +231,17 @@ impl Pusher {
     fn upload_config(&self, image: &Image, activity: &Activity<'_>) -> Result<(), ExportError> {
         let config = image.config_descriptor(self.form.media_types.config());
         let open = || Ok(Box::new(Cursor::new(image.config.clone())) as Box<_>);
+        let id = format!("pushing config {}", config.digest);
         for repository in &self.repositories {
-            send(repository, &config, Vec::new(), &open, activity)?;
+            send(
+                repository,
+                &config,
+                Vec::new(),
+                &open,
+                &|bytes, is_completed| {
+                    activity.status(&id, bytes, config.size, is_completed);
+                },
+            )?;
         }
         Ok(())
     }
@@ -269,20 +294,19 @@ fn manifest_status(name: &Reference, prepared: &Prepared) -> String {
     format!("pushing manifest for {}@{digest}", names::full(name))
 }
 
-/// Brings a blob to a repository.
+/// Brings a blob to a repository. Tells how many bytes are sent and whether that is all, if any are.
 fn send(
     repository: &Repository,
     blob: &Descriptor,
     origins: Vec<BlobOrigin>,
     content: Content<'_>,
-    activity: &Activity<'_>,
+    told: &(dyn Fn(u64, bool) + Sync),
 ) -> Result<(), ExportError> {
     let from = lender(repository, blob, origins);
-    let id = format!("pushing {}", blob.digest);
     let is_sent = AtomicBool::new(false);
     let sent = |bytes| {
         is_sent.store(true, Ordering::Relaxed);
-        activity.status(&id, bytes, blob.size, false);
+        told(bytes, false);
     };
     repository
         .target
@@ -290,7 +314,7 @@ fn send(
         .map_err(repository.failed())?;
     // What was there or mounted has no line of its own.
     if is_sent.into_inner() {
-        activity.status(&id, blob.size, blob.size, true);
+        told(blob.size, true);
     }
     Ok(())
 }
@@ -319,7 +343,7 @@ mod tests {
     use super::super::ExportReport;
     use super::super::Exporter;
     use super::super::Source;
-    use super::super::store::ImageExport;
+    use super::super::store::{Beginning, ImageExport};
     use super::super::testing::{
         FakeLayers, FakeRegistry, FakeTree, Recorder, form, image, layer_tar, name,
     };
@@ -363,6 +387,7 @@ mod tests {
                 names: Vec::new(),
                 store: None,
                 pusher: Some(pusher),
+                beginning: Beginning::Now,
             };
             let (tree, recorder) = (FakeTree::default(), Recorder::default());
             let source = Source {
@@ -422,7 +447,7 @@ mod tests {
         assert_eq!(lines[0], "exporting to image");
         for part in [
             "pushing layers 0/0 done".to_owned(),
-            format!("pushing {} 2048/2048 done", fixture.image.layers[1]),
+            format!("pushing layer {} 2048/2048 done", fixture.image.layers[1]),
             format!("exporting config {} 0/0 done", fixture.image.digest),
             format!(
                 "pushing manifest for h:5/team/app:2@{} 0/0 done",

@@ -24,9 +24,23 @@ pub struct ImageExport<'a> {
     pub names: Vec<Reference>,
     /// The local store; `None` with `store=false`.
     pub store: Option<&'a dyn ImageStore>,
-    /// The push, which may have begun.
+    /// The push.
     pub pusher: Option<&'a Pusher>,
+    /// Whether its vertex was begun before the image was complete.
+    pub beginning: Beginning,
 }
+
+/// When an export began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// With the call.
+    Now,
+    /// While the image was made.
+    Early,
+}
+
+/// The name of the vertex.
+pub const ACTIVITY: &str = "exporting to image";
 
 impl std::fmt::Debug for ImageExport<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,8 +74,11 @@ impl Exporter for ImageExport<'_> {
         source: &Source<'_>,
         events: &dyn EventSink,
     ) -> Result<ExportReport, ExportError> {
-        let name = "exporting to image";
-        Activity::run(events, name, source.output, |activity| {
+        let activity = match self.beginning {
+            Beginning::Now => Activity::begin(events, ACTIVITY, source.output),
+            Beginning::Early => Activity::of(events, ACTIVITY, source.output),
+        };
+        activity.finish(|activity| {
             let mut report = ExportReport {
                 names: self.names.iter().map(names::full).collect(),
                 ..ExportReport::default()
@@ -121,6 +138,7 @@ mod tests {
             names: vec![name("docker.io", "library/a", "1"), name("h:5", "b", "2")],
             store: Some(&store),
             pusher: None,
+            beginning: Beginning::Now,
         };
         let (tree, recorder) = (FakeTree::default(), Recorder::default());
         let source = Source {

@@ -5,7 +5,7 @@
 //! that everything is cached, nor to push to where the layer came from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,7 @@ use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
 use cache::layer::pack::pack;
 use cache::layer::scan::scan;
-use cache::layer::sink::{Plain, nowhere};
+use cache::layer::sink::{Boundary, Plain, TarSink, nowhere};
 use cache::layer::stack::LayerStack;
 use cache::lease::Lease;
 use cache::root::StatePaths;
@@ -32,6 +32,7 @@ use tokio::runtime::Handle;
 
 use super::error::StepError;
 use super::image::{KnownImage, Origin};
+use crate::cancel::CancelFlag;
 use crate::export::BlobOrigin;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
@@ -62,6 +63,8 @@ pub struct Packing {
     pub codec: compress::Codec,
     /// Threads and chunk cache.
     pub options: CompressOptions,
+    /// Set when the blob is no longer wanted.
+    pub stop: CancelFlag,
 }
 
 /// What [`Layers`] is made of.
@@ -78,6 +81,8 @@ pub struct LayerParts<'a> {
     pub images: &'a BTreeMap<String, KnownImage>,
     /// How trees are to be read.
     pub format: TreeFormat,
+    /// Ends downloads when it is set.
+    pub stop: CancelFlag,
 }
 
 impl std::fmt::Debug for LayerParts<'_> {
@@ -102,6 +107,7 @@ pub struct Layers {
     handle: Handle,
     lease: Arc<Lease>,
     format: TreeFormat,
+    stop: CancelFlag,
     fetchable: BTreeMap<DiffId, Fetchable>,
     /// Vertices of images, by layer, until their layers are here.
     announced: Mutex<BTreeMap<DiffId, Progress>>,
@@ -157,6 +163,7 @@ impl Layers {
             handle: parts.handle,
             lease: parts.lease,
             format: parts.format,
+            stop: parts.stop,
             fetchable,
             announced: Mutex::default(),
             open: Mutex::default(),
@@ -326,14 +333,13 @@ impl Layers {
                     &fetchable.layer,
                     &told,
                 );
-                self.handle.block_on(pull)
+                self.block_on(pull)
             }
             Origin::Layout(layout) => {
-                self.handle
-                    .block_on(layout.pull_layer(&self.blobs, &fetchable.layer, &told))
+                self.block_on(layout.pull_layer(&self.blobs, &fetchable.layer, &told))
             }
         };
-        pulled?;
+        pulled??;
         progress.end(descriptor.size);
         if let Origin::Registry(reference) = &fetchable.origin {
             let repository = format!("{}/{}", reference.registry, reference.repository);
@@ -347,6 +353,16 @@ impl Layers {
         }
         self.arrived(diff_id);
         Ok(descriptor)
+    }
+
+    /// Waits for a transfer, unless it is no longer wanted.
+    fn block_on<T>(&self, transfer: impl Future<Output = T>) -> Result<T, StepError> {
+        self.handle.block_on(async {
+            tokio::select! {
+                ended = transfer => Ok(ended),
+                () = self.stop.wait() => Err(StepError::Canceled),
+            }
+        })
     }
 
     /// Notes that a layer is here; completes its image's vertex with the last one.
@@ -610,7 +626,14 @@ impl Layers {
         let writer = self.blobs.writer()?;
         let mut compressor =
             Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
-        let packed = pack(&index, &tree, &mut compressor)?;
+        let mut sink = Stoppable {
+            sink: &mut compressor,
+            stop: &packing.stop,
+        };
+        let packed = match pack(&index, &tree, &mut sink) {
+            Err(_) if packing.stop.is_set() => return Err(StepError::Canceled),
+            packed => packed?,
+        };
         if packed.diff_id != *diff_id {
             return Err(StepError::WrongDiffId {
                 expected: diff_id.to_string(),
@@ -670,6 +693,38 @@ impl Layers {
             }
         })?;
         Ok(packed.diff_id)
+    }
+}
+
+/// Takes no more bytes once they are no longer wanted.
+struct Stoppable<'a> {
+    sink: &'a mut dyn TarSink,
+    stop: &'a CancelFlag,
+}
+
+impl Stoppable<'_> {
+    fn check(&self) -> io::Result<()> {
+        match self.stop.is_set() {
+            true => Err(io::Error::other("no longer wanted")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.sink.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+impl TarSink for Stoppable<'_> {
+    fn boundary(&mut self, entry: Boundary) -> io::Result<()> {
+        self.sink.boundary(entry)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod layers;
 pub mod local;
 pub mod runner;
 pub mod steps;
+pub mod watch;
 
 mod exec;
 mod exec_key;

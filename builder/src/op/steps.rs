@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cache::claim::{Claim, Wait};
 use cache::digest::{CacheKey, ChainId, DiffId};
@@ -18,6 +18,7 @@ use super::error::StepError;
 use super::layers::{Layers, Progress};
 use super::local::Contexts;
 use super::runner::Runner;
+use super::watch::{StepNews, Watcher};
 use super::{exec, exec_key, file};
 use crate::cancel::CancelFlag;
 use crate::clock::Clock;
@@ -97,7 +98,7 @@ pub struct Steps {
     pub(super) graph: Graph,
     pub(super) paths: StatePaths,
     pub(super) layers: Arc<Layers>,
-    pub(super) keys: Keys,
+    pub(super) keys: Arc<Keys>,
     pub(super) contexts: Contexts,
     pub(super) sandbox: Runner,
     pub(super) events: Arc<dyn EventSink>,
@@ -109,6 +110,7 @@ pub struct Steps {
     pending: Mutex<BTreeMap<VertexId, Pending>>,
     /// For each context how many steps have not yet listed what they need of it.
     transfers: Mutex<BTreeMap<VertexId, Transfer>>,
+    watcher: OnceLock<Watcher>,
 }
 
 impl std::fmt::Debug for Steps {
@@ -168,7 +170,7 @@ impl Steps {
             graph: parts.graph,
             paths: parts.paths,
             layers: Arc::new(parts.layers),
-            keys: parts.keys,
+            keys: Arc::new(parts.keys),
             contexts: parts.contexts,
             sandbox: parts.sandbox,
             events: parts.events,
@@ -179,6 +181,7 @@ impl Steps {
             done: Mutex::default(),
             pending: Mutex::default(),
             transfers: Mutex::default(),
+            watcher: OnceLock::new(),
         }
     }
 
@@ -187,13 +190,18 @@ impl Steps {
         &self.graph
     }
 
+    /// Tells `watcher` of every vertex from now on. The first watcher counts.
+    pub fn watch(&self, watcher: Watcher) {
+        self.watcher.get_or_init(|| watcher);
+    }
+
     /// The layers of the store.
-    pub fn layers(&self) -> &Layers {
+    pub fn layers(&self) -> &Arc<Layers> {
         &self.layers
     }
 
     /// The cache database.
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &Arc<Keys> {
         &self.keys
     }
 
@@ -387,7 +395,15 @@ impl Steps {
     }
 
     fn finish(&self, vertex: VertexId, done: Done) {
-        locked(&self.done).insert(vertex, Arc::new(done));
+        let done = Arc::new(done);
+        locked(&self.done).insert(vertex, Arc::clone(&done));
+        self.tell(vertex, StepNews::Done(&done));
+    }
+
+    fn tell(&self, vertex: VertexId, news: StepNews<'_>) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(vertex, news);
+        }
     }
 
     /// Looks a key up; a hit is the vertex's result.
@@ -674,6 +690,7 @@ impl Steps {
         self.events.emit(Event::Started {
             vertex: reference.clone(),
         });
+        self.tell(id, StepNews::Runs);
         let started_ms = self.now_ms();
         let inputs = self.inputs_of(id)?;
         let layers = match &self.vertex(id).op {

@@ -2,6 +2,7 @@
 //!
 //! Short names are not looked up here: references are normalised as Docker does before they come.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +43,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     entries: Vec<Entry>,
+    insecure: BTreeSet<String>,
 }
 
 impl Hosts {
@@ -76,6 +78,13 @@ impl Hosts {
             }
         }
         Ok(hosts)
+    }
+
+    /// Takes these registries for insecure too.
+    #[must_use]
+    pub fn with_insecure(mut self, registries: BTreeSet<String>) -> Self {
+        self.insecure = registries;
+        self
     }
 
     /// Adds a document; its entries replace earlier ones of the same prefix.
@@ -141,6 +150,7 @@ impl Hosts {
                 false,
             ),
         };
+        let is_insecure = is_insecure || self.insecure.contains(&reference.registry);
         let host = match host.as_str() {
             DOCKER_HUB => DOCKER_HUB_HOST.to_owned(),
             _ => host,
@@ -164,7 +174,10 @@ impl Hosts {
             let mut mirrors = entry.mirrors.iter();
             mirrors.any(|mirror| mirror.is_insecure && host_of(&mirror.location) == host)
         };
-        let listed = || self.entries.iter().any(|e| is_listed(e) || is_mirror(e));
+        let listed = || {
+            let is_told = self.insecure.contains(host);
+            is_told || self.entries.iter().any(|e| is_listed(e) || is_mirror(e))
+        };
         if is_insecure || listed() {
             Security::Insecure
         } else if is_loopback(host) {
@@ -311,6 +324,22 @@ mod tests {
             format!("{} {} {:?}{ns}", e.host, e.repository, e.security)
         };
         endpoints.into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn registries_can_be_told_to_be_insecure() {
+        let insecure = || BTreeSet::from(["r.example".to_owned()]);
+        let moved = "[[registry]]\nprefix = \"r.example\"\nlocation = \"s.example/b\"\n";
+        for (text, name, expected) in [
+            ("", "r.example/a", "r.example a Insecure"),
+            ("", "other.example/a", "other.example a Verified"),
+            (moved, "r.example/a", "s.example b/a Insecure"),
+        ] {
+            let hosts = hosts(text).with_insecure(insecure());
+            assert_eq!(shown(&hosts, name), [expected]);
+        }
+        let hosts = Hosts::default().with_insecure(insecure());
+        assert_eq!(hosts.security("r.example"), Security::Insecure);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Upload<'a> {
     pub size: u64,
     /// Its bytes.
     pub source: &'a dyn BodySource,
-    /// Told bytes done and bytes in all.
+    /// Told bytes sent and bytes in all; nothing of a blob that need not be sent.
     pub progress: &'a (dyn Fn(u64, u64) + Sync),
 }
 
@@ -206,16 +206,12 @@ impl Client {
         from_repository: Option<&str>,
     ) -> Result<Pushed, RegistryError> {
         if self.blob_exists(repository, upload.digest).await? {
-            (upload.progress)(upload.size, upload.size);
             return Ok(Pushed::Existed);
         }
         let mut session = None;
         if let Some(from) = from_repository {
             match self.mount(repository, upload.digest, from).await {
-                Ok(Mount::Mounted) => {
-                    (upload.progress)(upload.size, upload.size);
-                    return Ok(Pushed::Mounted);
-                }
+                Ok(Mount::Mounted) => return Ok(Pushed::Mounted),
                 Ok(Mount::Refused(opened)) => session = Some(opened),
                 // Mounting saves work, that is all: who may not read there may still push here.
                 Err(

@@ -118,7 +118,7 @@ struct ClientKey {
 impl Transport {
     pub(crate) fn new(config: &RegistryConfig, timeouts: Timeouts) -> Result<Self, ConfigError> {
         Ok(Self {
-            hosts: Hosts::load(&config.registries)?,
+            hosts: Hosts::load(&config.registries)?.with_insecure(config.insecure.clone()),
             tls: Arc::new(Tls::new(config.roots.clone(), config.certs_dirs.clone())),
             proxies: Proxies::new(&config.proxy)?,
             timeouts,
