@@ -9,6 +9,7 @@ use frontend::source::SourceFile;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cancel::CancelFlag;
+use crate::cli::push::PushRequest;
 use crate::cli::request::{BuildRequest, Isolation};
 use crate::cli::{self, DebugView, StoreRequest};
 use crate::clock::Clock;
@@ -44,30 +45,12 @@ impl cli::Engine for Machine {
         request: &BuildRequest,
         events: Arc<dyn EventSink>,
     ) -> Result<Outcome, Failure> {
-        let Choice::Ready(rung) = choice(request.execution.isolation)? else {
-            let message = "a build was started outside of its user namespace";
-            return Err(Failure::new(FailureKind::Internal, message));
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(WAITING_THREADS)
-            .enable_all()
-            .build()
-            .map_err(|error| environment(format!("cannot start threads: {error}")))?;
-        let interrupt = CancelFlag::default();
-        let engine = Engine {
-            events,
-            clock: Clock::system(),
-            interrupt: interrupt.clone(),
-            stdout: stdout_kind(),
-            surroundings: surroundings(rung),
-        };
-        let outcome = runtime.block_on(async {
-            watch_signals(&interrupt)?;
-            engine.build(request).await
-        });
-        // Nothing is under way any more; threads that idle are not waited for.
-        runtime.shutdown_background();
-        outcome
+        run(&engine(ready_rung(request.execution.isolation)?, events), Engine::build, request)
+    }
+
+    fn push(&self, request: &PushRequest, events: Arc<dyn EventSink>) -> Result<String, Failure> {
+        // Layers that were never sent are compressed from their trees, which belong to the rung.
+        run(&engine(ready_rung(Isolation::Auto)?, events), Engine::push, request)
     }
 
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
@@ -77,6 +60,36 @@ impl cli::Engine for Machine {
     fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure> {
         crate::engine::debug::show(view, source)
     }
+}
+
+fn engine(rung: Rung, events: Arc<dyn EventSink>) -> Engine {
+    Engine {
+        events,
+        clock: Clock::system(),
+        interrupt: CancelFlag::default(),
+        stdout: stdout_kind(),
+        surroundings: surroundings(rung),
+    }
+}
+
+/// Does work of the engine; signals interrupt it.
+fn run<R, T>(
+    engine: &Engine,
+    work: impl AsyncFnOnce(&Engine, &R) -> Result<T, Failure>,
+    request: &R,
+) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WAITING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| environment(format!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(async {
+        watch_signals(&engine.interrupt)?;
+        work(engine, request).await
+    });
+    // Nothing is under way any more; threads that idle are not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn environment(message: String) -> Failure {
@@ -91,6 +104,17 @@ fn choice(isolation: Isolation) -> Result<Choice, Failure> {
         Isolation::UserNamespace => Some(Rung::UserNamespace),
     };
     rung::detect(forced).map_err(|error| told(&error))
+}
+
+/// The rung of a process that has been prepared.
+fn ready_rung(isolation: Isolation) -> Result<Rung, Failure> {
+    match choice(isolation)? {
+        Choice::Ready(rung) => Ok(rung),
+        Choice::Enter(_) => {
+            let message = "work on trees was begun outside of their user namespace";
+            Err(Failure::new(FailureKind::Internal, message))
+        }
+    }
 }
 
 fn told(error: &rung::RungError) -> Failure {

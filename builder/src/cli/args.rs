@@ -38,6 +38,8 @@ pub(super) enum Verb {
     /// Build an image
     #[command(after_help = EXIT_CODES, visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Push an image of the store to its registry
+    Push(PushArgs),
     #[command(flatten)]
     Other(OtherVerb),
 }
@@ -49,11 +51,9 @@ pub(super) enum OtherVerb {
     Images(ImagesArgs),
     /// Give an image of the store another name
     Tag(TagArgs),
-    /// Push an image of the store to its registry
-    Push(PushArgs),
     /// Show an image's config as JSON
     Inspect(InspectArgs),
-    /// Remove names of images, and images without names
+    /// Remove names of images
     Rm(RmArgs),
     /// Install this program under the names `builder` and `build`
     Install(InstallArgs),
@@ -81,6 +81,12 @@ pub(super) struct TagArgs {
 pub(super) struct PushArgs {
     /// Name of an image
     pub(super) name: String,
+    /// How to show progress: auto, plain, tty, rawjson, quiet or none [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub(super) progress: Option<String>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub(super) quiet: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -91,7 +97,7 @@ pub(super) struct InspectArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct RmArgs {
-    /// Names or ids of images
+    /// Names of images, or ids: an id stands for every name of its image
     #[arg(required = true)]
     pub(super) names: Vec<String>,
 }

@@ -11,6 +11,7 @@ mod credentials;
 pub mod environment;
 mod input;
 mod install;
+pub mod push;
 pub mod report;
 pub mod request;
 mod resolve;
@@ -26,6 +27,7 @@ use frontend::source::SourceFile;
 
 use self::args::{BuildArgs, DebugVerb, OtherVerb, Verb};
 use self::environment::Environment;
+use self::push::PushRequest;
 use self::request::{BuildRequest, Isolation, Presentation, PullPolicy, Registries};
 pub use self::resolve::Host;
 use crate::clock::Clock;
@@ -63,6 +65,13 @@ pub trait Engine {
     /// If it could not be done.
     fn store(&self, request: &StoreRequest) -> Result<String, Failure>;
 
+    /// Pushes an image of the store: its name with the manifest's digest. Events may be emitted until it returns.
+    ///
+    /// # Errors
+    ///
+    /// There is no such image, or the registry does not take it.
+    fn push(&self, request: &PushRequest, events: Arc<dyn EventSink>) -> Result<String, Failure>;
+
     /// Shows what is made of a Dockerfile: what goes to standard output.
     ///
     /// # Errors
@@ -96,11 +105,6 @@ pub enum StoreCommand {
         source: String,
         /// The new name.
         target: String,
-    },
-    /// Push one.
-    Push {
-        /// Its name.
-        name: String,
     },
     /// Show one's config.
     Inspect {
@@ -223,6 +227,7 @@ fn dispatch(verb: Verb, streams: &mut Streams, engine: &dyn Engine) -> u8 {
     };
     match verb {
         Verb::Build(args) => build(&args, &host, streams, engine),
+        Verb::Push(args) => push::run(args, &host, streams, engine),
         Verb::Other(verb) => {
             let outcome = answer(verb, &host, engine).and_then(|text| streams.print(&text));
             exit_code(outcome, streams)
@@ -240,7 +245,6 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
             source: args.source,
             target: args.target,
         },
-        OtherVerb::Push(args) => StoreCommand::Push { name: args.name },
         OtherVerb::Inspect(args) => StoreCommand::Inspect { name: args.name },
         OtherVerb::Rm(args) => StoreCommand::Remove { names: args.names },
         OtherVerb::Install(args) => {
@@ -262,11 +266,15 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
     engine.store(&StoreRequest {
         command,
         state_root: resolve::state_root(&host.environment, host.is_root)?,
-        registries: Registries {
-            pull: PullPolicy::Default,
-            environment: host.environment.clone(),
-        },
+        registries: registries(host),
     })
+}
+
+fn registries(host: &Host) -> Registries {
+    Registries {
+        pull: PullPolicy::Default,
+        environment: host.environment.clone(),
+    }
 }
 
 fn debug(
@@ -326,18 +334,9 @@ fn run_build(
     for warning in &presentation.warnings {
         streams.say(&format!("WARNING: {warning}\n"));
     }
-    let terminal = Terminal {
-        writer: (streams.stderr)(),
-        size: Box::new(terminal_size),
-        is_colored: host.environment.non_empty("NO_COLOR").is_none(),
-    };
-    let display = match Display::start(presentation.mode, Clock::system(), terminal) {
+    let display = match start_display(presentation.mode, host, streams) {
         Ok(display) => display,
-        Err(error) => {
-            let message = format!("cannot start a thread: {error}");
-            let failure = Failure::new(FailureKind::Environment, message);
-            return exit_code(Err(failure), streams);
-        }
+        Err(failure) => return exit_code(Err(failure), streams),
     };
     let outcome = remove_stale(presentation).and_then(|()| engine.build(request, display.events()));
     let tracker = display.finish();
@@ -355,6 +354,19 @@ fn run_build(
         Some(&request.input.dockerfile),
     ));
     failure.kind().exit_code()
+}
+
+/// Shows progress on standard error from now on.
+fn start_display(mode: Mode, host: &Host, streams: &Streams) -> Result<Display, Failure> {
+    let terminal = Terminal {
+        writer: (streams.stderr)(),
+        size: Box::new(terminal_size),
+        is_colored: host.environment.non_empty("NO_COLOR").is_none(),
+    };
+    Display::start(mode, Clock::system(), terminal).map_err(|error| {
+        let message = format!("cannot start a thread: {error}");
+        Failure::new(FailureKind::Environment, message)
+    })
 }
 
 /// `--debug`. A second call in one process changes nothing.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use frontend::graph::NetworkMode;
 use frontend::lower::NoCache;
 
-use super::args::{BuildArgs, OutputArgs, ProgressArgs, RunArgs};
+use super::args::{BuildArgs, OutputArgs, RunArgs};
 use super::environment::Environment;
 use super::request::{
     BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
@@ -147,7 +147,11 @@ fn warnings(args: &BuildArgs) -> Vec<String> {
 fn presentation(args: &BuildArgs, host: &Host) -> Result<Presentation, Failure> {
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| host.cwd.join(path));
     Ok(Presentation {
-        mode: mode(&args.progress, host)?,
+        mode: mode(
+            args.progress.progress.as_deref(),
+            args.progress.quiet.0,
+            host,
+        )?,
         is_quiet: args.progress.quiet.0,
         is_debug: args.progress.debug.0,
         iidfile: absolute(&args.output.iidfile),
@@ -156,9 +160,9 @@ fn presentation(args: &BuildArgs, host: &Host) -> Result<Presentation, Failure> 
     })
 }
 
-fn mode(args: &ProgressArgs, host: &Host) -> Result<Mode, Failure> {
-    let typed = args.progress.as_deref().filter(|mode| !mode.is_empty());
-    if args.quiet.0 {
+pub(super) fn mode(typed: Option<&str>, is_quiet: bool, host: &Host) -> Result<Mode, Failure> {
+    let typed = typed.filter(|mode| !mode.is_empty());
+    if is_quiet {
         return match typed {
             None | Some("auto" | "quiet" | "none") => Ok(Mode::Quiet),
             Some(mode) => Err(usage(format!(

@@ -62,6 +62,10 @@ impl Engine for Scripted {
         Ok(format!("{:?}\n", request.command))
     }
 
+    fn push(&self, request: &PushRequest, _: Arc<dyn EventSink>) -> Result<String, Failure> {
+        Ok(format!("{}@sha256:m", request.name))
+    }
+
     fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure> {
         Ok(format!("{view:?} {}\n", source.name()))
     }

@@ -17,10 +17,12 @@ mod input;
 mod isolation;
 mod outputs;
 mod push;
+mod push_image;
 pub(crate) mod store;
 mod surroundings;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use frontend::lower::Lowered;
 use frontend::platform::Platform;
 
 use crate::cancel::CancelFlag;
+use crate::cli::environment::Environment;
 use crate::cli::request::{BuildRequest, PullPolicy};
 use crate::clock::Clock;
 use crate::export::LayerSource;
@@ -90,7 +93,7 @@ impl Engine {
         outputs::check_names(&outputs)?;
         let stop = StopOnInterrupt::new(&self.interrupt);
         let target = self.platform(request)?;
-        let root = open_root(request)?;
+        let root = open_root(&request.state_root)?;
         let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
         let rung = self.surroundings.rung;
         self.internal(&isolation::title(rung), || {
@@ -103,7 +106,7 @@ impl Engine {
         let ignore = self.internal("[internal] load .dockerignore", || {
             input::ignore_rules(request)
         })?;
-        let client = client(request);
+        let client = client(&request.registries.environment);
         let resolver = Arc::new(Resolver::new(
             client.clone(),
             root.paths(),
@@ -482,13 +485,12 @@ fn parse_outputs(request: &BuildRequest, stdout: StdoutKind) -> Result<Vec<Outpu
         .map_err(|error| Failure::new(FailureKind::Usage, crate::text::chain(&error)))
 }
 
-fn open_root(request: &BuildRequest) -> Result<StateRoot, Failure> {
-    StateRoot::open(&request.state_root, &RootOptions::default())
+fn open_root(path: &Path) -> Result<StateRoot, Failure> {
+    StateRoot::open(path, &RootOptions::default())
         .map_err(|error| Failure::new(FailureKind::Environment, crate::text::chain(&error)))
 }
 
-fn client(request: &BuildRequest) -> Client {
-    let environment = &request.registries.environment;
+fn client(environment: &Environment) -> Client {
     Client::new(RegistryConfig::from_env(&|name| environment.text(name)))
 }
 

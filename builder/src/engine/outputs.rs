@@ -27,6 +27,7 @@ use crate::export::store::{ImageExport, ImageStore};
 use crate::export::tar::PlainTar;
 use crate::export::{ExportError, ExportReport, Exporter, LayerSource, Source};
 use crate::image::Image;
+use crate::op::layers::Layers;
 use crate::op::steps::Steps;
 use crate::outcome::{Failure, FailureKind, Outcome};
 
@@ -154,6 +155,7 @@ impl Outputs<'_> {
     fn image_output(&self, spec: &ImageSpec, source: &Source<'_>) -> Result<ExportReport, Failure> {
         let names = names(&spec.form)?;
         let store = LocalStore {
+            layers: Arc::clone(self.steps.layers()),
             blobs: DirStore::new(self.steps.paths()),
             tags: Images::new(self.steps.paths()),
             now_ms: self.steps.now_ms(),
@@ -227,6 +229,7 @@ fn layout_destination(place: &LayoutPlace) -> LayoutDestination {
 
 /// The store's blobs and tags.
 struct LocalStore {
+    layers: Arc<Layers>,
     blobs: DirStore,
     tags: Images,
     now_ms: u64,
@@ -235,6 +238,7 @@ struct LocalStore {
 impl ImageStore for LocalStore {
     fn put_image(&self, image: &Image) -> Result<(), crate::export::Failure> {
         use std::io::Write as _;
+        self.layers.keep(&image.layers)?;
         if self.blobs.contains(&image.digest)? {
             return Ok(());
         }

@@ -1,5 +1,9 @@
-//! The images of the store: listing, naming, removing, pushing.
+//! The images of the store: listing, naming, inspecting, removing names.
+//!
+//! A name means the image that has it; else a digest of a config, or at least four digits of one that has a name, means
+//! that image.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 
 use cache::blob::BlobStore as _;
@@ -10,7 +14,14 @@ use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
 
 use crate::cli::{StoreCommand, StoreRequest};
+use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind};
+
+/// Digits that an id must have at least: fewer may as well be a name.
+const SHORTEST_ID: usize = 4;
+
+/// No config has more bytes: registries' clients refuse longer ones.
+const LONGEST_CONFIG: u64 = 16 << 20;
 
 /// Does what is asked; gives what goes to standard output.
 pub(crate) fn perform(request: &StoreRequest) -> Result<String, Failure> {
@@ -22,15 +33,12 @@ pub(crate) fn perform(request: &StoreRequest) -> Result<String, Failure> {
     };
     match &request.command {
         StoreCommand::Images { is_quiet } => store.list(*is_quiet),
-        StoreCommand::Tag { source, target } => store.tag(source, target),
+        StoreCommand::Tag { source, target } => {
+            let now = Clock::system().now().as_millis();
+            store.tag(source, target, u64::try_from(now).unwrap_or(u64::MAX))
+        }
         StoreCommand::Inspect { name } => store.inspect(name),
         StoreCommand::Remove { names } => store.remove(names),
-        StoreCommand::Push { name } => {
-            let what = format!(
-                "push {name}; build it again with --push, which sends only what is missing"
-            );
-            Err(Failure::not_supported(what))
-        }
     }
 }
 
@@ -40,6 +48,19 @@ fn environment(message: String) -> Failure {
 
 fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Usage, message)
+}
+
+/// There is none that is called so.
+pub(super) fn no_such_image(name: &str) -> Failure {
+    usage(format!(
+        "no such image: {name}; `builder images` lists them"
+    ))
+}
+
+/// An image, and those of its names that were meant.
+struct Found {
+    config: Digest,
+    names: Vec<String>,
 }
 
 struct Store {
@@ -57,7 +78,7 @@ impl Store {
     fn list(&self, is_quiet: bool) -> Result<String, Failure> {
         let tags = self.all()?;
         if is_quiet {
-            let ids: std::collections::BTreeSet<String> =
+            let ids: BTreeSet<String> =
                 tags.iter().map(|tag| format!("{}\n", tag.config)).collect();
             return Ok(ids.into_iter().collect());
         }
@@ -74,43 +95,67 @@ impl Store {
         Ok(text)
     }
 
-    /// The tag of a name, or any tag of an image by its id or the beginning of it.
-    fn find(&self, name: &str) -> Result<Tag, Failure> {
+    /// The image that has a name, or that is meant by an id.
+    fn find(&self, name: &str) -> Result<Found, Failure> {
         if let Ok(reference) = Reference::parse(name)
             && let Some(tag) = self
                 .tags
                 .resolve(&crate::export::names::full(&reference))
                 .map_err(|error| environment(crate::text::chain(&error)))?
         {
-            return Ok(tag);
+            return Ok(Found {
+                config: tag.config,
+                names: vec![tag.name],
+            });
         }
         let id = name.strip_prefix("sha256:").unwrap_or(name);
-        let is_id = id.len() >= 4 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let mut found: Vec<Tag> = Vec::new();
+        let is_id = id.len() >= SHORTEST_ID && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_id {
+            return Err(no_such_image(name));
+        }
+        let mut found: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
         for tag in self.all()? {
-            let is_new = found.iter().all(|other| other.config != tag.config);
-            if is_id && tag.config.hex().starts_with(id) && is_new {
-                found.push(tag);
+            if tag.config.hex().starts_with(&id.to_ascii_lowercase()) {
+                found.entry(tag.config).or_default().push(tag.name);
             }
         }
-        match (found.pop(), found.is_empty()) {
-            (Some(tag), true) => Ok(tag),
-            (Some(_), false) => Err(usage(format!(
+        let is_ambiguous = found.len() > 1;
+        match found.pop_first() {
+            Some(_) if is_ambiguous => Err(usage(format!(
                 "several images have an id that begins with {id}"
             ))),
-            (None, _) => Err(usage(format!(
-                "no such image: {name}; `builder images` lists them"
-            ))),
+            Some((config, names)) => Ok(Found { config, names }),
+            None => self.without_name(id).ok_or_else(|| no_such_image(name)),
         }
     }
 
-    fn tag(&self, source: &str, target: &str) -> Result<String, Failure> {
+    /// The image without a name that has this whole id: what `builder build --quiet` told.
+    fn without_name(&self, id: &str) -> Option<Found> {
+        let config: Digest = format!("sha256:{id}").parse().ok()?;
+        // Layers and manifests are blobs too.
+        let size = self.blobs.size(&config).ok()??;
+        let bytes = (size <= LONGEST_CONFIG).then(|| self.read(&config).ok())??;
+        let document: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        document.get("rootfs")?;
+        Some(Found {
+            config,
+            names: Vec::new(),
+        })
+    }
+
+    fn tag(&self, source: &str, target: &str, now_ms: u64) -> Result<String, Failure> {
         let image = self.find(source)?;
         let reference = Reference::parse(target)
-            .map_err(|error| usage(format!("invalid name `{target}`: {error}")))?;
+            .map_err(|error| usage(format!("invalid name {target:?}: {error}")))?;
+        if reference.digest.is_some() {
+            let message = format!("invalid name {target:?}: a name that is given has no digest");
+            return Err(usage(message));
+        }
         let tag = Tag {
             name: crate::export::names::full(&reference),
-            ..image
+            config: image.config,
+            manifest: None,
+            tagged_ms: now_ms,
         };
         self.tags
             .tag(&tag)
@@ -119,22 +164,22 @@ impl Store {
     }
 
     fn inspect(&self, name: &str) -> Result<String, Failure> {
-        let tag = self.find(name)?;
+        let image = self.find(name)?;
         let broken = |error: &dyn std::error::Error| {
             environment(format!(
                 "cannot read the image {}: {}",
-                tag.config,
+                image.config,
                 crate::text::chain(error)
             ))
         };
-        let bytes = self.read(&tag.config).map_err(|error| broken(&*error))?;
+        let bytes = self.read(&image.config).map_err(|error| broken(&*error))?;
         let config: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
         let names = self
             .all()?
             .into_iter()
-            .filter(|other| other.config == tag.config);
+            .filter(|other| other.config == image.config);
         let shown = serde_json::json!({
-            "Id": tag.config,
+            "Id": image.config,
             "RepoTags": names.map(|tag| tag.name).collect::<Vec<_>>(),
             "Config": config,
         });
@@ -152,14 +197,22 @@ impl Store {
         Ok(bytes)
     }
 
+    /// Removes names; all of them are found before the first is removed.
     fn remove(&self, names: &[String]) -> Result<String, Failure> {
-        let mut text = String::new();
+        let mut doomed = BTreeSet::new();
         for name in names {
-            let tag = self.find(name)?;
+            let found = self.find(name)?;
+            if found.names.is_empty() {
+                return Err(usage(format!("the image {name} has no name to remove")));
+            }
+            doomed.extend(found.names);
+        }
+        let mut text = String::new();
+        for name in doomed {
             self.tags
-                .untag(&tag.name)
+                .untag(&name)
                 .map_err(|error| environment(crate::text::chain(&error)))?;
-            text.push_str(&format!("untagged: {}\n", tag.name));
+            text.push_str(&format!("untagged: {name}\n"));
         }
         Ok(text)
     }

@@ -172,7 +172,7 @@ impl Layers {
     }
 
     /// Whether every layer is in the store or can be fetched.
-    pub(super) fn has_all(&self, layers: &[DiffId]) -> Result<bool, StepError> {
+    pub(crate) fn has_all(&self, layers: &[DiffId]) -> Result<bool, StepError> {
         for layer in layers {
             let is_known = self.fetchable.contains_key(layer)
                 || self.is_usable(layer)?
@@ -342,17 +342,42 @@ impl Layers {
         pulled??;
         progress.end(descriptor.size);
         if let Origin::Registry(reference) = &fetchable.origin {
-            let repository = format!("{}/{}", reference.registry, reference.repository);
-            self.sources.add(
-                diff_id,
-                &Source {
-                    repository,
-                    blob: descriptor.clone(),
-                },
-            )?;
+            self.note_source(diff_id, reference, &fetchable)?;
         }
         self.arrived(diff_id);
         Ok(descriptor)
+    }
+
+    /// Makes sure that the layers of an image that is kept can be had by later builds and pushes: those that registries
+    /// have from there, those of an OCI layout only from here.
+    pub(crate) fn keep(&self, layers: &[DiffId]) -> Result<(), StepError> {
+        for layer in layers {
+            let Some(fetchable) = self.fetchable.get(layer) else {
+                continue;
+            };
+            if self.store.layer(layer)?.is_some() {
+                continue;
+            }
+            match &fetchable.origin {
+                Origin::Store => {}
+                Origin::Registry(reference) => self.note_source(layer, reference, fetchable)?,
+                Origin::Layout(_) => drop(self.layer(layer)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn note_source(
+        &self,
+        layer: &DiffId,
+        reference: &Reference,
+        fetchable: &Fetchable,
+    ) -> Result<(), StepError> {
+        let source = Source {
+            repository: format!("{}/{}", reference.registry, reference.repository),
+            blob: fetchable.layer.descriptor.clone(),
+        };
+        Ok(self.sources.add(layer, &source)?)
     }
 
     /// Waits for a transfer, unless it is no longer wanted.

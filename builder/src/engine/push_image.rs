@@ -1,0 +1,152 @@
+//! Pushing an image of the store without building anything.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cache::blob::dir::DirStore;
+use cache::digest::DiffId;
+use cache::key::index::Keys;
+use cache::lease::Lease;
+use cache::root::StatePaths;
+use cache::tag::{Images, Tag};
+use frontend::reference::Reference;
+
+use super::blobs::{Blobs, BlobsParts};
+use super::push::Pushing;
+use super::{Engine, StopOnInterrupt, failure, outputs};
+use crate::cli::push::PushRequest;
+use crate::export::activity::Activity;
+use crate::export::prepare::Form;
+use crate::export::spec::{PushSpec, PushUnder};
+use crate::export::{Encoding, LayerSource, names};
+use crate::image::Image;
+use crate::image::manifest::{Annotations, MediaTypes};
+use crate::op::image::read_blob;
+use crate::op::layers::{LayerParts, Layers};
+use crate::outcome::{Failure, FailureKind};
+
+/// The member of an image config that a push needs.
+#[derive(serde::Deserialize)]
+struct ConfigLayers {
+    rootfs: RootFs,
+}
+
+#[derive(serde::Deserialize)]
+struct RootFs {
+    diff_ids: Vec<DiffId>,
+}
+
+impl Engine {
+    /// Pushes an image of the store: the name it can be had by from then on, with the manifest's digest.
+    ///
+    /// # Errors
+    ///
+    /// There is no such image, or the registry does not take it. Nothing is under way then.
+    pub async fn push(&self, request: &PushRequest) -> Result<String, Failure> {
+        let stop = StopOnInterrupt::new(&self.interrupt);
+        let root = super::open_root(&request.state_root)?;
+        let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
+        let (name, tag) = find(&request.name, root.paths())?;
+        let image = read(&tag, root.paths())?;
+        let client = super::client(&request.registries.environment);
+        let handle = tokio::runtime::Handle::current();
+        let layers = Layers::open(LayerParts {
+            paths: root.paths(),
+            client: client.clone(),
+            handle: handle.clone(),
+            lease,
+            images: &BTreeMap::new(),
+            format: crate::machine::tree_format(self.surroundings.rung),
+            stop: stop.flag.clone(),
+        })
+        .map_err(failure::step_environment)?;
+        let has_all = layers.has_all(&image.layers);
+        if !has_all.map_err(failure::step_environment)? {
+            let message = format!("layers of {} are gone from the store", request.name);
+            return Err(Failure::new(FailureKind::Environment, message).hint("build it again"));
+        }
+        let layers = Arc::new(layers);
+        let keys = Arc::new(Keys::new(root.paths()));
+        let blobs: Arc<dyn LayerSource> = Arc::new(Blobs::new(BlobsParts {
+            layers,
+            keys: Arc::clone(&keys),
+            paths: root.paths().clone(),
+            clock: self.clock.clone(),
+            threads: self.surroundings.threads,
+            stop: stop.flag.clone(),
+        }));
+        let pushing = Pushing {
+            client: &client,
+            environment: &request.registries.environment,
+            handle: &handle,
+            stop: &stop.flag,
+            blobs: &blobs,
+        };
+        let spec = PushSpec {
+            under: PushUnder::Tags,
+            is_insecure: false,
+        };
+        let form = Form {
+            encoding: Encoding::DEFAULT,
+            media_types: MediaTypes::Oci,
+            annotations: Annotations::new(),
+            descriptor_annotations: Annotations::new(),
+        };
+        let pusher = pushing.pusher(std::slice::from_ref(&name), &spec, form);
+        let full = names::full(&name);
+        let prepared = tokio::task::block_in_place(|| {
+            let shown = format!("pushing {full}");
+            Activity::run(&*self.events, &shown, 0, |activity| {
+                pusher.finish(&image, activity)
+            })
+        });
+        // What was compressed is remembered, also when the registry then refused it.
+        let now_ms = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
+        let kept = keys.flush(now_ms);
+        let prepared = prepared.map_err(|error| match self.interrupt.is_set() {
+            true => failure::interrupted(),
+            false => outputs::export_failure(&error),
+        })?;
+        kept.map_err(|error| failure::step_environment(error.into()))?;
+        Ok(format!("{full}@{}", prepared.manifest.descriptor.digest))
+    }
+}
+
+/// The tag of a name.
+fn find(typed: &str, paths: &StatePaths) -> Result<(Reference, Tag), Failure> {
+    let name = Reference::parse(typed).map_err(|error| {
+        let message = format!("invalid name {typed:?}: {error}");
+        Failure::new(FailureKind::Usage, message)
+    })?;
+    if name.digest.is_some() {
+        let message = format!("an image is pushed under a tag, and {typed:?} names a digest");
+        return Err(Failure::new(FailureKind::Usage, message));
+    }
+    let tag = Images::new(paths)
+        .resolve(&names::full(&name))
+        .map_err(failure::store)?;
+    match tag {
+        Some(tag) => Ok((name, tag)),
+        None => Err(super::store::no_such_image(typed)
+            .hint("`builder tag ID NAME` gives an image the name to push it under")),
+    }
+}
+
+/// The image of a tag.
+fn read(tag: &Tag, paths: &StatePaths) -> Result<Image, Failure> {
+    let broken = |problem: &str| {
+        let message = format!("cannot read the image {}: {problem}", tag.config);
+        Failure::new(FailureKind::Environment, message)
+    };
+    let config = read_blob(&DirStore::new(paths), &tag.config)
+        .map_err(|error| broken(&crate::text::chain(&error)))?
+        .ok_or_else(|| broken("it is gone from the store"))?;
+    let layers: ConfigLayers =
+        serde_json::from_slice(&config).map_err(|error| broken(&error.to_string()))?;
+    Ok(Image {
+        config,
+        digest: tag.config.clone(),
+        layers: layers.rootfs.diff_ids,
+        created: None,
+    })
+}
