@@ -21,6 +21,7 @@ mod interop;
 mod output;
 mod progress;
 mod push;
+mod push_verbs;
 mod sandbox;
 mod stability;
 mod store;

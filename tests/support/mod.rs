@@ -6,6 +6,7 @@ pub(crate) mod faulty;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod store;
 pub(crate) mod tools;

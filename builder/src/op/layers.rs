@@ -41,6 +41,9 @@ use crate::registry::pull::pull_layer;
 use crate::registry::resolve::LayerDescriptor;
 use frontend::reference::Reference;
 
+/// The name, among a layer's blobs, of the one that it came as.
+const AS_PULLED: &str = "pulled";
+
 /// Where fetching layers is shown.
 #[derive(Clone)]
 pub struct Progress {
@@ -355,16 +358,24 @@ impl Layers {
             let Some(fetchable) = self.fetchable.get(layer) else {
                 continue;
             };
-            if self.store.layer(layer)?.is_some() {
-                continue;
-            }
             match &fetchable.origin {
                 Origin::Store => {}
                 Origin::Registry(reference) => self.note_source(layer, reference, fetchable)?,
-                Origin::Layout(_) => drop(self.layer(layer)?),
+                Origin::Layout(_) => self.keep_blob(layer, &fetchable.layer.descriptor)?,
             }
         }
         Ok(())
+    }
+
+    fn keep_blob(&self, diff_id: &DiffId, blob: &Descriptor) -> Result<(), StepError> {
+        let layer = self.layer(diff_id)?;
+        if layer.blobs().get(AS_PULLED) == Some(blob) {
+            return Ok(());
+        }
+        if !self.has_blob(&blob.digest)? {
+            self.fetch(diff_id)?;
+        }
+        Ok(self.store.record_blob(&layer, AS_PULLED, blob.clone())?)
     }
 
     fn note_source(
@@ -568,7 +579,10 @@ impl Layers {
                 })
                 | None,
             )
-            | Err(_) => None,
+            | Err(_) => {
+                let layer = self.store.layer(layer).ok()??;
+                layer.blobs().remove(AS_PULLED)
+            }
             Ok(Some(fetchable)) => Some(fetchable.layer.descriptor),
         }
     }
