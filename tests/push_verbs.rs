@@ -424,3 +424,21 @@ fn a_name_that_is_none_is_refused_before_anything_runs() {
         .says("invalid tag \"UPPER\"")
         .does_not_say("RUN echo ran");
 }
+
+#[test]
+fn a_daemon_that_is_not_there_is_told_before_anything_runs() {
+    let place = Place::with_dockerfile("FROM busybox\nRUN echo ran\n");
+    let load = |host: &str| {
+        let mut command = place.build_command();
+        command.args(["--load", "--tag", "a"]).arg(place.context());
+        finish(command.env("DOCKER_HOST", host))
+            .failure(3)
+            .does_not_say("RUN echo ran")
+    };
+    let absent = format!("unix://{}", place.path("none").display());
+    for host in [absent.as_str(), "tcp://127.0.0.1:1"] {
+        load(host).says(&format!("cannot connect to the Docker daemon at {host}"));
+    }
+    load("127.0.0.1:2375").says("invalid DOCKER_HOST `127.0.0.1:2375`");
+    load("ssh://user@host").says("not supported yet: DOCKER_HOST");
+}

@@ -90,7 +90,7 @@ impl Engine {
     /// The first thing that went wrong; nothing is under way then, and nothing half written.
     pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
         let outputs = parse_outputs(request, self.stdout)?;
-        outputs::check_names(&outputs)?;
+        outputs::check(&outputs, &request.registries.environment)?;
         let stop = StopOnInterrupt::new(&self.interrupt);
         let target = self.platform(request)?;
         let root = open_root(&request.state_root)?;

@@ -13,6 +13,7 @@ use frontend::reference::Reference;
 use super::early::EarlyPush;
 use super::flat::Flat;
 use super::{Engine, failure};
+use crate::cli::environment::Environment;
 use crate::cli::request::BuildRequest;
 use crate::export::daemon::{DaemonAddress, DaemonLoad};
 use crate::export::destination::Destination;
@@ -124,21 +125,12 @@ impl Outputs<'_> {
                 destination: layout_destination(place),
             }
             .export(source, events),
-            OutputSpec::Load(form) => {
-                let environment = &self.request.registries.environment;
-                let host = environment.non_empty("DOCKER_HOST");
-                let is_tls = environment.non_empty("DOCKER_TLS_VERIFY").is_some();
-                let address =
-                    DaemonAddress::from_environment(host.as_deref(), is_tls).map_err(|error| {
-                        Failure::new(FailureKind::Environment, crate::text::chain(&error))
-                    })?;
-                DaemonLoad {
-                    names: names(form)?,
-                    form: self.form(form)?,
-                    address,
-                }
-                .export(source, events)
+            OutputSpec::Load(form) => DaemonLoad {
+                names: names(form)?,
+                form: self.form(form)?,
+                address: daemon_address(&self.request.registries.environment)?,
             }
+            .export(source, events),
             OutputSpec::Tar(place) => PlainTar {
                 destination: destination(place),
             }
@@ -184,12 +176,24 @@ pub(super) fn clamps_at(form: &ImageForm, request: &BuildRequest) -> Option<i64>
     }
 }
 
-/// Refuses names that are none before any work is done.
-pub(super) fn check_names(specs: &[OutputSpec]) -> Result<(), Failure> {
+/// Refuses, before any work is done, names that are none and a Docker daemon that is not there.
+pub(super) fn check(specs: &[OutputSpec], environment: &Environment) -> Result<(), Failure> {
     for form in specs.iter().filter_map(OutputSpec::form) {
         names(form)?;
     }
-    Ok(())
+    match specs.iter().any(|spec| matches!(spec, OutputSpec::Load(_))) {
+        true => daemon_address(environment)?
+            .check()
+            .map_err(|error| export_failure(&ExportError::Daemon(error))),
+        false => Ok(()),
+    }
+}
+
+fn daemon_address(environment: &Environment) -> Result<DaemonAddress, Failure> {
+    let host = environment.non_empty("DOCKER_HOST");
+    let is_tls = environment.non_empty("DOCKER_TLS_VERIFY").is_some();
+    DaemonAddress::from_environment(host.as_deref(), is_tls)
+        .map_err(|error| export_failure(&ExportError::Daemon(error)))
 }
 
 /// The form of an output of this build.

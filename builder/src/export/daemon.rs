@@ -128,6 +128,15 @@ impl DaemonAddress {
         }
     }
 
+    /// Whether somebody listens there.
+    ///
+    /// # Errors
+    ///
+    /// Nobody does.
+    pub fn check(&self) -> Result<(), DaemonError> {
+        self.connect().map(drop)
+    }
+
     fn connect(&self) -> Result<Connection, DaemonError> {
         let connection = || -> io::Result<Connection> {
             match self {
