@@ -118,7 +118,7 @@ impl EarlyPush {
         }
     }
 
-    /// Waits until nothing is under way. Vertices that nobody ended are given up.
+    /// Waits until nothing is under way.
     pub(super) fn end(&self) {
         self.close();
         let workers = std::mem::take(&mut self.shared.state().workers);
@@ -127,6 +127,10 @@ impl EarlyPush {
                 std::panic::resume_unwind(panic);
             }
         }
+    }
+
+    /// Tells that the build has failed: vertices that were begun here and did not end are given up.
+    pub(super) fn cancel(&self) {
         for output in self.shared.pushers.keys() {
             if self.beginning(*output) == Beginning::Early {
                 Activity::of(&*self.shared.events, ACTIVITY, *output).cancel();

@@ -293,6 +293,9 @@ impl Build<'_> {
             self.stop.set();
         }
         tokio::task::block_in_place(|| early.end());
+        if finished.is_err() {
+            early.cancel();
+        }
         finished
     }
 
