@@ -639,9 +639,16 @@ impl Layers {
         let writer = self.blobs.writer()?;
         let mut compressor =
             Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
-        self.read_tar(diff_id, reader, |tar| {
-            io::copy(tar, &mut compressor).map_err(failed)
-        })?;
+        let mut sink = Stoppable {
+            sink: &mut compressor,
+            stop: &packing.stop,
+        };
+        match self.read_tar(diff_id, reader, |tar| {
+            io::copy(tar, &mut sink).map_err(failed)
+        }) {
+            Err(_) if packing.stop.is_set() => return Err(StepError::Canceled),
+            copied => copied?,
+        };
         let (compressed, writer) = compressor.finish().map_err(failed)?;
         Ok(writer.commit(Some(&compressed.digest))?)
     }
