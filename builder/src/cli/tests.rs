@@ -223,10 +223,7 @@ fn other_verbs_reach_the_engine() {
             &["builder", "tag", "a", "b"],
             "Tag { source: \"a\", target: \"b\" }\n".to_owned(),
         ),
-        (
-            &["builder", "push", "a"],
-            "Push { name: \"a\" }\n".to_owned(),
-        ),
+        (&["builder", "push", "a"], "a@sha256:m\n".to_owned()),
         (
             &["builder", "inspect", "a"],
             "Inspect { name: \"a\" }\n".to_owned(),

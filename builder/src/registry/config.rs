@@ -3,7 +3,6 @@
 //! Nothing here reads the environment: the command line gives a look-up function. Files are read on first use, so a build
 //! that contacts no registry reads none.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -21,7 +20,7 @@ pub struct RegistryConfig {
     /// Trusted certificate authorities instead of the system's.
     pub roots: TlsRoots,
     /// Registries (`host[:port]`) that may go without TLS or with any certificate, whatever else is configured.
-    pub insecure: BTreeSet<String>,
+    pub insecure: Vec<String>,
 }
 
 /// A place of `registries.conf` settings (containers-registries.conf(5)).
@@ -215,7 +214,7 @@ impl RegistryConfig {
                     .map(|dirs| dirs.split(':').map(PathBuf::from).collect())
                     .unwrap_or_default(),
             },
-            insecure: BTreeSet::new(),
+            insecure: Vec::new(),
         }
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Short names are not looked up here: references are normalised as Docker does before they come.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -43,7 +42,7 @@ pub struct Endpoint {
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
     entries: Vec<Entry>,
-    insecure: BTreeSet<String>,
+    insecure: Vec<String>,
 }
 
 impl Hosts {
@@ -82,7 +81,7 @@ impl Hosts {
 
     /// Takes these registries for insecure too.
     #[must_use]
-    pub fn with_insecure(mut self, registries: BTreeSet<String>) -> Self {
+    pub fn with_insecure(mut self, registries: Vec<String>) -> Self {
         self.insecure = registries;
         self
     }
@@ -175,7 +174,7 @@ impl Hosts {
             mirrors.any(|mirror| mirror.is_insecure && host_of(&mirror.location) == host)
         };
         let listed = || {
-            let is_told = self.insecure.contains(host);
+            let is_told = self.insecure.iter().any(|told| told == host);
             is_told || self.entries.iter().any(|e| is_listed(e) || is_mirror(e))
         };
         if is_insecure || listed() {
@@ -328,7 +327,7 @@ mod tests {
 
     #[test]
     fn registries_can_be_told_to_be_insecure() {
-        let insecure = || BTreeSet::from(["r.example".to_owned()]);
+        let insecure = || vec!["r.example".to_owned()];
         let moved = "[[registry]]\nprefix = \"r.example\"\nlocation = \"s.example/b\"\n";
         for (text, name, expected) in [
             ("", "r.example/a", "r.example a Insecure"),
