@@ -255,6 +255,21 @@ fn a_base_that_was_never_fetched_is_pushed_too() {
             .len(),
         1
     );
+    // Also below an image that is built on the one in the store.
+    layout.file(
+        "Dockerfile",
+        format!("FROM {}\nRUN echo 1 > /one\n", registry.name("one:1")),
+    );
+    layout
+        .build(&["--push", "--tag", &registry.name("next:1")])
+        .success();
+    let layers = |name: &str| {
+        inspected(&registry.name(name))["Layers"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(layers("next:1")[..1], layers("one:1"));
     // From a registry: its blob is mounted and not even downloaded.
     let place =
         Place::with_dockerfile(&format!("FROM {}\nLABEL a=b\n", proxy.name("base/busybox")));
@@ -441,4 +456,24 @@ fn a_daemon_that_is_not_there_is_told_before_anything_runs() {
     }
     load("127.0.0.1:2375").says("invalid DOCKER_HOST `127.0.0.1:2375`");
     load("ssh://user@host").says("not supported yet: DOCKER_HOST");
+}
+
+#[test]
+fn a_registry_without_a_trusted_certificate_is_taken_if_told_so() {
+    let registry = Registry::start_with_tls();
+    let place = Place::with_dockerfile("FROM busybox\nRUN echo 1 > /one\n");
+    let name = registry.name("app:1");
+    let output = format!("type=image,push=true,name={name}");
+    place
+        .build(&["--output", &output])
+        .failure(3)
+        .says("failed to push");
+    let insecure = format!("{output},registry.insecure=true");
+    place.build(&["--output", &insecure]).success();
+    assert_eq!(inspected(&name)["Layers"].as_array().unwrap().len(), 2);
+    // Only for that output.
+    place
+        .build(&["--push", "--tag", &name])
+        .failure(3)
+        .says("failed to push");
 }

@@ -17,25 +17,46 @@ pub(crate) struct Registry {
 impl Registry {
     /// Starts an empty registry that lets everybody in.
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with(|_| String::new())
     }
 
     /// Starts an empty registry that lets in whoever has this line of an htpasswd file.
     pub(crate) fn start_with_users(htpasswd: &str) -> Self {
-        Self::start_with(Some(htpasswd))
-    }
-
-    fn start_with(htpasswd: Option<&str>) -> Self {
-        let program = super::program("docker-registry", "docker-registry");
-        let dir = tempfile::tempdir().unwrap();
-        let auth = htpasswd.map_or_else(String::new, |line| {
-            let file = dir.path().join("htpasswd");
-            std::fs::write(&file, line).unwrap();
+        Self::start_with(|dir| {
+            let file = dir.join("htpasswd");
+            std::fs::write(&file, htpasswd).unwrap();
             format!(
                 "auth:\n  htpasswd:\n    realm: test\n    path: {}\n",
                 file.display()
             )
-        });
+        })
+    }
+
+    /// Starts an empty registry that speaks TLS, with a certificate that nobody trusts.
+    pub(crate) fn start_with_tls() -> Self {
+        Self::start_with(|dir| {
+            let (key, certificate) = (dir.join("key.pem"), dir.join("certificate.pem"));
+            let mut openssl = Command::new(super::program("openssl", "openssl"));
+            openssl
+                .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test".split(' '))
+                .arg("-keyout")
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate);
+            super::finish(&mut openssl).success();
+            format!(
+                "  tls:\n    certificate: {}\n    key: {}\n",
+                certificate.display(),
+                key.display()
+            )
+        })
+    }
+
+    /// Starts one whose configuration ends so, below `http:`.
+    fn start_with(end: impl FnOnce(&Path) -> String) -> Self {
+        let program = super::program("docker-registry", "docker-registry");
+        let dir = tempfile::tempdir().unwrap();
+        let end = end(dir.path());
         for _ in 0..5 {
             // The port is free now; if somebody else takes it before the registry does, another one is tried.
             let port = TcpListener::bind("127.0.0.1:0")
@@ -47,7 +68,7 @@ impl Registry {
             let config = dir.path().join("config.yml");
             let storage = dir.path().join("storage");
             let text = format!(
-                "version: 0.1\nlog:\n  accesslog:\n    disabled: false\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{auth}",
+                "version: 0.1\nlog:\n  accesslog:\n    disabled: false\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n{end}",
                 storage.display()
             );
             std::fs::write(&config, text).unwrap();
