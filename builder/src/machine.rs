@@ -45,12 +45,20 @@ impl cli::Engine for Machine {
         request: &BuildRequest,
         events: Arc<dyn EventSink>,
     ) -> Result<Outcome, Failure> {
-        run(&engine(ready_rung(request.execution.isolation)?, events), Engine::build, request)
+        run(
+            &engine(ready_rung(request.execution.isolation)?, events),
+            Engine::build,
+            request,
+        )
     }
 
     fn push(&self, request: &PushRequest, events: Arc<dyn EventSink>) -> Result<String, Failure> {
         // Layers that were never sent are compressed from their trees, which belong to the rung.
-        run(&engine(ready_rung(Isolation::Auto)?, events), Engine::push, request)
+        run(
+            &engine(ready_rung(Isolation::Auto)?, events),
+            Engine::push,
+            request,
+        )
     }
 
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
