@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! source::SourceFile ─► parse::parse ─► ast::Dockerfile ─► lower::lower ─► graph::Graph + config::DraftImage
+//!                                            │ └─ lint ──────► lint::Report (warnings)
 //!                                            │                  ▲
 //!                                            └─ expand (words)  └─ lower::ImageResolver (implemented by the builder)
 //! ```
@@ -17,6 +18,7 @@ mod expand;
 pub mod gofmt;
 pub mod graph;
 pub mod ignore;
+pub mod lint;
 pub mod lower;
 pub mod parse;
 pub mod platform;

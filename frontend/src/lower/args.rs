@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ast::{Dockerfile, Instruction, InstructionKind};
+use crate::ast::{ArgDeclaration, Dockerfile, Instruction, InstructionKind};
 use crate::expand::{Lexer, Scope};
 use crate::source::Diagnostic;
 
@@ -10,7 +10,8 @@ use super::LowerOptions;
 use super::error::diagnostic;
 
 /// Build args that configure the build and never become part of a step's environment.
-const NOT_ENVIRONMENT: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(crate) const NOT_ENVIRONMENT: [&str; 2] =
+    ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 /// The proxy variables, by lower-case name.
 const PROXIES: [&str; 5] = [
@@ -36,22 +37,37 @@ pub(super) fn proxy_environment(options: &LowerOptions) -> BTreeMap<String, Stri
         .collect()
 }
 
-/// The predefined variables, then the global ARGs in order, each seeing those before it.
+/// The ARG instructions before the first FROM.
+pub(super) fn global_args(
+    dockerfile: &Dockerfile,
+) -> impl Iterator<Item = (&Instruction, &[ArgDeclaration])> {
+    let is_from = |i: &&Instruction| matches!(i.kind, InstructionKind::From(_));
+    let before = dockerfile
+        .instructions
+        .iter()
+        .take_while(move |i| !is_from(i));
+    before.filter_map(|instruction| {
+        if let InstructionKind::Arg(declarations) = &instruction.kind {
+            return Some((instruction, declarations.as_slice()));
+        }
+        None
+    })
+}
+
+/// The predefined variables, then the global ARGs in order, each seeing those before it; `given` are the build args for
+/// those.
 pub(super) fn global_scope(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
+    given: &BTreeMap<String, String>,
     target: &str,
     lexer: &Lexer,
 ) -> Result<Scope, Diagnostic> {
     let mut scope = predefined(options, target);
-    let is_from = |i: &&Instruction| matches!(i.kind, InstructionKind::From(_));
-    for instruction in dockerfile.instructions.iter().take_while(|i| !is_from(i)) {
-        let InstructionKind::Arg(declarations) = &instruction.kind else {
-            continue;
-        };
+    for (instruction, declarations) in global_args(dockerfile) {
         for declaration in declarations {
             let name = &declaration.name.value;
-            let value = match (options.build_args.get(name), &declaration.default) {
+            let value = match (given.get(name), &declaration.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => Some(
                     lexer

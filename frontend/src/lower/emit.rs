@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ast::{Instruction, InstructionKind};
 use crate::expand::Lexer;
 use crate::graph::{GraphBuilder, LocalOp, Op, Presentation, VertexId};
+use crate::lint::Checks;
 use crate::source::{Diagnostic, LineRange, SourceFile};
 
 use super::error::{InstructionError, diagnostic};
@@ -12,7 +13,7 @@ use super::from::{Base, ContextBase};
 use super::plan::Plan;
 use super::stage::{Command, SourceRef, Stage};
 use super::state::{StageImage, StageState, Steps, display, origin};
-use super::{LowerOptions, NoCache, add, copy, env, meta, run};
+use super::{LowerOptions, NoCache, add, check, copy, env, meta, run};
 
 /// Name of the build context among directories of the client.
 const BUILD_CONTEXT: &str = "context";
@@ -25,6 +26,8 @@ pub(super) struct Emitter<'a> {
     pub(super) lexer: Lexer,
     pub(super) proxy: BTreeMap<String, String>,
     pub(super) builder: GraphBuilder,
+    /// What the build checks found and look at.
+    pub(super) checks: Checks<'a>,
     /// The stages emitted so far.
     states: BTreeMap<usize, StageState>,
     /// The file systems of what comes from outside.
@@ -66,12 +69,14 @@ impl<'a> Emitter<'a> {
         options: &'a LowerOptions,
         plan: &'a Plan<'a>,
         lexer: Lexer,
+        checks: Checks<'a>,
     ) -> Self {
         Self {
             source,
             options,
             plan,
             lexer,
+            checks,
             proxy: super::args::proxy_environment(options),
             builder: GraphBuilder::default(),
             states: BTreeMap::new(),
@@ -179,6 +184,7 @@ impl<'a> Emitter<'a> {
                 stage: &stage.label,
                 ignores_cache,
             };
+            check::step(self, &mut state, step);
             self.instruction(&mut state, step, &command.instruction)
                 .map_err(|error| diagnostic(&error, Some(command.lines)))?;
         }

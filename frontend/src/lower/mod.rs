@@ -5,6 +5,7 @@
 
 mod add;
 mod args;
+mod check;
 mod chmod;
 mod context;
 mod copy;
@@ -32,10 +33,12 @@ use crate::ast::{Dockerfile, InstructionKind};
 use crate::config::{DraftHistory, DraftImage};
 use crate::expand::Lexer;
 use crate::graph::{Finished, Graph, ImageSource, NetworkMode, Ulimit, VertexId};
+use crate::lint::{Checks, Coverage, Report};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::source::{Diagnostic, SourceFile};
 
+pub(crate) use args::NOT_ENVIRONMENT;
 use context::Contexts;
 use emit::Emitter;
 use plan::Plan;
@@ -163,23 +166,52 @@ pub struct Lowered {
     pub source_date_epoch: Option<String>,
 }
 
-/// Lowers a Dockerfile for a target.
+/// Lowers a Dockerfile for a target, without checks.
 ///
 /// # Errors
 ///
-/// What is wrong, the first being the one that BuildKit reports: one error for each stage that has one, in file order;
-/// at least one.
+/// Those of [`lower_checked`].
 pub fn lower(
     source: &SourceFile,
     dockerfile: &Dockerfile,
     options: &LowerOptions,
     resolver: &dyn ImageResolver,
 ) -> Result<Lowered, Vec<Diagnostic>> {
+    let checks = Checks {
+        report: &mut Report::silent(),
+        ignore: None,
+        coverage: Coverage::Target,
+    };
+    lower_checked(source, dockerfile, options, resolver, checks)
+}
+
+/// Lowers a Dockerfile for a target and runs the build checks that need more than the text. What they found before an
+/// error stays in the report.
+///
+/// # Errors
+///
+/// What is wrong, the first being the one that BuildKit reports: one error for each stage that has one, in file order;
+/// at least one.
+pub fn lower_checked(
+    source: &SourceFile,
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    resolver: &dyn ImageResolver,
+    checks: Checks<'_>,
+) -> Result<Lowered, Vec<Diagnostic>> {
     let one = |error: Diagnostic| vec![error];
     let lexer = Lexer::new(dockerfile.directives.escape);
     let contexts = Contexts::new(&options.named_contexts);
     let target = target_name(dockerfile, options);
-    let globals = args::global_scope(dockerfile, options, &target, &lexer).map_err(one)?;
+    let globals = args::global_scope(dockerfile, options, &options.build_args, &target, &lexer)
+        .map_err(one)?;
+    check::froms(
+        dockerfile,
+        options,
+        (&target, &globals),
+        lexer,
+        checks.report,
+    );
     let stages = Stages::read(dockerfile, options, &contexts, &lexer, &globals).map_err(one)?;
     let epoch = globals.value(EPOCH).filter(|value| !value.is_empty());
     let source_date_epoch = options
@@ -188,8 +220,16 @@ pub fn lower(
         .cloned()
         .or(epoch.map(str::to_owned));
     let target = globals.value("TARGETSTAGE").unwrap_or_default().to_owned();
-    let plan = Plan::new(stages, globals, options, &contexts, resolver)?;
-    let mut emitter = Emitter::new(source, options, &plan, lexer);
+    let plan = Plan::new(
+        stages,
+        globals,
+        options,
+        &contexts,
+        resolver,
+        checks.coverage,
+    )?;
+    check::bases(&plan, options, checks.report);
+    let mut emitter = Emitter::new(source, options, &plan, lexer, checks);
     let state = emitter.stages()?;
     let finished = emitter.builder.finish(state.root.as_slice());
     entitlement::check(&finished.graph, &options.entitlements)?;

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::lint::Coverage;
 use crate::platform::Platform;
 use crate::source::Diagnostic;
 
@@ -36,6 +37,7 @@ impl<'a> Plan<'a> {
         options: &LowerOptions,
         contexts: &Contexts<'_>,
         resolver: &dyn super::ImageResolver,
+        coverage: Coverage,
     ) -> Result<Self, Vec<Diagnostic>> {
         check_names(&stages)?;
         let bases = Bases {
@@ -50,7 +52,10 @@ impl<'a> Plan<'a> {
             stages,
         };
         loop {
-            plan.needed = plan.stages.reachable();
+            plan.needed = match coverage {
+                Coverage::Target => plan.stages.reachable(),
+                Coverage::AllStages => plan.stages.all(),
+            };
             plan.resolve(&bases, options)?;
             if !plan.add_triggers()? {
                 return Ok(plan);

@@ -216,8 +216,16 @@ impl<'a> Stages<'a> {
 
     /// The stages and externals that the target needs.
     pub(super) fn reachable(&self) -> BTreeSet<SourceRef> {
+        self.reachable_from(vec![SourceRef::Stage(self.target)])
+    }
+
+    /// All stages, and the externals that they need.
+    pub(super) fn all(&self) -> BTreeSet<SourceRef> {
+        self.reachable_from((0..self.list.len()).map(SourceRef::Stage).collect())
+    }
+
+    fn reachable_from(&self, mut open: Vec<SourceRef>) -> BTreeSet<SourceRef> {
         let mut found = BTreeSet::new();
-        let mut open = vec![SourceRef::Stage(self.target)];
         while let Some(reference) = open.pop() {
             if !found.insert(reference) {
                 continue;

@@ -4,6 +4,7 @@ use crate::config::RuntimeConfig;
 use crate::expand::{Lexer, Scope};
 use crate::graph::VertexId;
 use crate::ignore::clean_path;
+use crate::lint::StageMemory;
 use crate::source::LineRange;
 
 use super::from::BaseImage;
@@ -22,6 +23,8 @@ pub(super) struct StageState {
     pub(super) args: Vec<(String, String)>,
     /// The image.
     pub(super) image: StageImage,
+    /// What the build checks remember.
+    pub(super) memory: StageMemory,
     /// Whether this stage itself has a CMD.
     pub(super) has_own_cmd: bool,
     /// Numbering of its steps.
@@ -100,6 +103,7 @@ impl StageState {
     pub(super) fn begin(mut self, steps: Steps) -> Self {
         self.steps = steps;
         self.has_own_cmd = false;
+        self.memory = self.memory.for_child();
         self.image.config.on_build = None;
         let environment = self.image.environment();
         if !environment.iter().any(|(name, _)| name == "PATH") {
