@@ -9,8 +9,9 @@ use frontend::source::SourceFile;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cancel::CancelFlag;
+use crate::cli::answer::Answer;
 use crate::cli::push::PushRequest;
-use crate::cli::request::{BuildRequest, Isolation};
+use crate::cli::request::{BuildRequest, Inquiry, Isolation};
 use crate::cli::{self, DebugView, StoreRequest};
 use crate::clock::Clock;
 use crate::engine::{Engine, Surroundings};
@@ -57,6 +58,20 @@ impl cli::Engine for Machine {
         run(
             &engine(ready_rung(Isolation::Auto)?, events),
             Engine::push,
+            request,
+        )
+    }
+
+    fn inquire(
+        &self,
+        request: &BuildRequest,
+        inquiry: Inquiry,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Answer, Failure> {
+        // Nothing is run: it does not matter how.
+        run(
+            &engine(Rung::Root, events),
+            async |engine, request| engine.inquire(request, inquiry).await,
             request,
         )
     }

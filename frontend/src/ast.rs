@@ -37,7 +37,7 @@ pub struct Instruction {
     /// The instruction on one line: continuations joined, comments dropped, inner indentation kept, heredoc bodies
     /// not included. It is what progress shows.
     pub original: String,
-    /// The comment lines directly above, without `#`.
+    /// The comment lines above, without `#`: those since the last instruction or bare `#`.
     pub comments: Vec<Spanned<String>>,
     /// Lines of blank continuations inside the instruction (for the NoEmptyContinuation check).
     pub blank_continuations: Vec<usize>,

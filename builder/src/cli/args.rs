@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::{GraphFormat, ParseFormat};
 use clap::builder::styling::Styles;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -114,11 +115,22 @@ pub(super) enum DebugVerb {
     Graph {
         /// The Dockerfile
         file: PathBuf,
+        /// How to print it
+        #[arg(long, value_enum, default_value = "text")]
+        format: GraphFormat,
     },
     /// Print the instructions of a Dockerfile
     Parse {
         /// The Dockerfile
         file: PathBuf,
+        /// How to print them; json has an object a line
+        #[arg(long, value_enum, default_value = "text")]
+        format: ParseFormat,
+    },
+    /// Print the documentation of the build checks
+    Rules {
+        /// Name of a check [default: list all]
+        rule: Option<String>,
     },
 }
 

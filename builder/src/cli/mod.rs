@@ -6,7 +6,9 @@
 //!
 //! Not here: building. Nothing below this module reads flags, the environment, the terminal or the home directory.
 
+pub mod answer;
 mod args;
+mod call;
 mod credentials;
 pub mod environment;
 mod input;
@@ -25,10 +27,11 @@ use std::sync::Arc;
 
 use frontend::source::SourceFile;
 
+use self::answer::Answer;
 use self::args::{BuildArgs, DebugVerb, OtherVerb, Verb};
 use self::environment::Environment;
 use self::push::PushRequest;
-use self::request::{BuildRequest, Isolation, Presentation, PullPolicy, Registries};
+use self::request::{BuildRequest, Call, Inquiry, Isolation, Presentation, PullPolicy, Registries};
 pub use self::resolve::Host;
 use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind, Outcome};
@@ -57,6 +60,18 @@ pub trait Engine {
     /// The one cause, after everything else was given up.
     fn build(&self, request: &BuildRequest, events: Arc<dyn EventSink>)
     -> Result<Outcome, Failure>;
+
+    /// Answers a question about a Dockerfile. Events may be emitted until it returns.
+    ///
+    /// # Errors
+    ///
+    /// If the answer cannot be found out.
+    fn inquire(
+        &self,
+        request: &BuildRequest,
+        inquiry: Inquiry,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Answer, Failure>;
 
     /// Does something with the images of the store: what goes to standard output.
     ///
@@ -122,9 +137,29 @@ pub enum StoreCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DebugView {
     /// The step graph.
-    Graph,
+    Graph(GraphFormat),
     /// The instructions.
-    Parse,
+    Parse(ParseFormat),
+}
+
+/// How a step graph is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum GraphFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For graphviz.
+    Dot,
+}
+
+/// How instructions are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ParseFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
 }
 
 /// The process's standard streams.
@@ -256,12 +291,13 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
             let [target, link] = install::install(&program, &dir)?;
             return Ok(format!("{}\n{}\n", target.display(), link.display()));
         }
-        OtherVerb::Debug(DebugVerb::Graph { file }) => {
-            return debug(DebugView::Graph, &file, host, engine);
+        OtherVerb::Debug(DebugVerb::Graph { file, format }) => {
+            return debug(DebugView::Graph(format), &file, host, engine);
         }
-        OtherVerb::Debug(DebugVerb::Parse { file }) => {
-            return debug(DebugView::Parse, &file, host, engine);
+        OtherVerb::Debug(DebugVerb::Parse { file, format }) => {
+            return debug(DebugView::Parse(format), &file, host, engine);
         }
+        OtherVerb::Debug(DebugVerb::Rules { rule }) => return answer::rules(rule.as_deref()),
     };
     engine.store(&StoreRequest {
         command,
@@ -338,6 +374,11 @@ fn run_build(
         Ok(display) => display,
         Err(failure) => return exit_code(Err(failure), streams),
     };
+    if let Some(call) = presentation.call {
+        let answer = engine.inquire(request, call.inquiry, display.events());
+        drop(display.finish());
+        return tell(answer, call, request, streams);
+    }
     let outcome = remove_stale(presentation).and_then(|()| engine.build(request, display.events()));
     let tracker = display.finish();
     // The JSON stream has the warnings and the output already; who wants quiet wants no warnings.
@@ -367,6 +408,33 @@ fn start_display(mode: Mode, host: &Host, streams: &Streams) -> Result<Display, 
         let message = format!("cannot start a thread: {error}");
         Failure::new(FailureKind::Environment, message)
     })
+}
+
+/// Shows an answer: the exit code.
+fn tell(
+    answer: Result<Answer, Failure>,
+    call: Call,
+    request: &BuildRequest,
+    streams: &mut Streams,
+) -> u8 {
+    let source = &request.input.dockerfile;
+    let told = answer.and_then(|answer| {
+        streams.print(&answer::render(&answer, call.format, source))?;
+        Ok(answer)
+    });
+    let failure = match told {
+        Err(failure) => failure,
+        Ok(Answer::Check(check)) if !check.problems.is_empty() => {
+            Failure::of_dockerfile(check.problems)
+        }
+        Ok(Answer::Check(check)) => {
+            let is_bad = !check.warnings.is_empty() && !call.ignores_status;
+            return u8::from(is_bad);
+        }
+        Ok(Answer::Outline(_) | Answer::Targets(_)) => return 0,
+    };
+    streams.say(&report::failure_text(&failure, Some(source)));
+    failure.kind().exit_code()
 }
 
 /// `--debug`. A second call in one process changes nothing.

@@ -219,9 +219,42 @@ pub enum PullPolicy {
     Always,
 }
 
+/// A question about a Dockerfile: `--call`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inquiry {
+    /// What do the build checks say?
+    Check,
+    /// What does the target take?
+    Outline,
+    /// What targets are there?
+    Targets,
+}
+
+/// How an answer is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnswerFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// `--call` and `--check`, if they ask for anything but a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What is asked.
+    pub inquiry: Inquiry,
+    /// How the answer is shown.
+    pub format: AnswerFormat,
+    /// Whether warnings leave the exit code alone.
+    pub ignores_status: bool,
+}
+
 /// What the command does with the outcome of a build, beside the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presentation {
+    /// What is asked instead of a build.
+    pub call: Option<Call>,
     /// How progress is shown.
     pub mode: crate::progress::display::Mode,
     /// `--quiet`: prints the image id.

@@ -17,7 +17,7 @@ use super::request::{
     BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
     RunOptions,
 };
-use super::{credentials, input, values};
+use super::{call, credentials, input, values};
 use crate::outcome::{Failure, FailureKind};
 use crate::progress::display::Mode;
 
@@ -74,16 +74,12 @@ pub(super) fn resolve(
 }
 
 pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
-    let call = args.progress.call.as_deref().unwrap_or("build");
-    let method = call.split(',').next().unwrap_or_default();
     let is_off = |spec: &Option<String>| {
         spec.as_deref()
             .is_none_or(|spec| matches!(spec, "false" | "0" | "disabled=true"))
     };
     let is_disabled = |spec: &String| spec.split(',').any(|field| field == "disabled=true");
     let wanted = [
-        (args.progress.check.0, "--check".to_owned()),
-        (!matches!(method, "build" | ""), format!("--call={method}")),
         (args.input.offline.0, "--offline".to_owned()),
         (!args.input.policy.is_empty(), "--policy".to_owned()),
         (!args.run.resource.is_empty(), "--resource".to_owned()),
@@ -147,6 +143,7 @@ fn warnings(args: &BuildArgs) -> Vec<String> {
 fn presentation(args: &BuildArgs, host: &Host) -> Result<Presentation, Failure> {
     let absolute = |path: &Option<PathBuf>| path.as_ref().map(|path| host.cwd.join(path));
     Ok(Presentation {
+        call: call::resolve(&args.progress)?,
         mode: mode(
             args.progress.progress.as_deref(),
             args.progress.quiet.0,

@@ -58,6 +58,15 @@ impl Engine for Scripted {
         self.0.clone()
     }
 
+    fn inquire(
+        &self,
+        _request: &BuildRequest,
+        _inquiry: Inquiry,
+        _events: Arc<dyn EventSink>,
+    ) -> Result<Answer, Failure> {
+        self.0.clone().map(|_| Answer::Targets(Vec::new()))
+    }
+
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
         Ok(format!("{:?}\n", request.command))
     }
@@ -234,11 +243,11 @@ fn other_verbs_reach_the_engine() {
         ),
         (
             &["builder", "debug", "graph", &file],
-            "Graph x.df\n".to_owned(),
+            "Graph(Text) x.df\n".to_owned(),
         ),
         (
             &["builder", "debug", "parse", &file],
-            "Parse x.df\n".to_owned(),
+            "Parse(Text) x.df\n".to_owned(),
         ),
     ];
     for (words, want) in cases {

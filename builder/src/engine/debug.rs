@@ -9,7 +9,7 @@ use frontend::lower::{
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
-use crate::cli::DebugView;
+use crate::cli::{DebugView, GraphFormat, ParseFormat};
 use crate::outcome::Failure;
 
 /// Gives every image a digest made of its name, so that the graph needs no network and is the same everywhere.
@@ -47,8 +47,9 @@ impl ImageResolver for NamesOnly {
 pub(crate) fn show(view: DebugView, source: &SourceFile) -> Result<String, Failure> {
     let parsed = frontend::parse::parse(source).map_err(Failure::of_dockerfile)?;
     match view {
-        DebugView::Parse => Err(Failure::not_supported("debug parse")),
-        DebugView::Graph => {
+        DebugView::Parse(ParseFormat::Text) => Ok(frontend::listing::to_text(&parsed)),
+        DebugView::Parse(ParseFormat::Json) => Ok(frontend::listing::to_json_lines(&parsed)),
+        DebugView::Graph(format) => {
             let platform = Platform::linux(std::env::consts::ARCH);
             let options = LowerOptions {
                 target: None,
@@ -67,7 +68,11 @@ pub(crate) fn show(view: DebugView, source: &SourceFile) -> Result<String, Failu
             };
             let lowered = frontend::lower::lower(source, &parsed, &options, &NamesOnly)
                 .map_err(Failure::of_dockerfile)?;
-            Ok(lowered.graph.to_text())
+            Ok(match format {
+                GraphFormat::Text => lowered.graph.to_text(),
+                GraphFormat::Json => format!("{:#}\n", lowered.graph.to_json()),
+                GraphFormat::Dot => lowered.graph.to_dot(),
+            })
         }
     }
 }

@@ -15,10 +15,11 @@ use crate::outcome::{Failure, FailureKind};
 /// The largest secret (BuildKit's `session/secrets`).
 const MAX_SECRET: usize = 500 * 1024;
 
+/// An ignore file, if there is one: its name and its rules.
+pub(super) type Ignore = Option<(String, IgnoreRules)>;
+
 /// The rules of the first ignore file that exists, with its name.
-pub(super) fn ignore_rules(
-    request: &BuildRequest,
-) -> Result<Option<(String, IgnoreRules)>, Failure> {
+pub(super) fn ignore_rules(request: &BuildRequest) -> Result<Ignore, Failure> {
     for path in &request.input.ignore_files {
         if let Some(rules) = read_rules(path)? {
             return Ok(Some(rules));

@@ -9,11 +9,13 @@
 //! that interrupts. Nothing here prints or reads the environment.
 
 mod blobs;
+mod checks;
 pub(crate) mod debug;
 mod early;
 mod failure;
 mod flat;
 mod input;
+mod inquiry;
 mod isolation;
 mod outputs;
 mod push;
@@ -57,6 +59,7 @@ use crate::registry::config::RegistryConfig;
 use crate::solve::scheduler::{self, SolveFailure};
 
 use self::blobs::{Blobs, BlobsParts};
+use self::checks::Audience;
 use self::early::EarlyPush;
 use self::push::Pushing;
 pub use self::surroundings::Surroundings;
@@ -99,10 +102,7 @@ impl Engine {
         self.internal(&isolation::title(rung), || {
             isolation::ensure(rung, root.paths(), &lease)
         })?;
-        let dockerfile = &request.input.dockerfile;
-        let parsed = self.internal("[internal] load build definition from Dockerfile", || {
-            frontend::parse::parse(dockerfile).map_err(Failure::of_dockerfile)
-        })?;
+        let definition = self.load_definition(request, Audience::Progress)?;
         let ignore = self.internal("[internal] load .dockerignore", || {
             input::ignore_rules(request)
         })?;
@@ -116,7 +116,9 @@ impl Engine {
             request.registries.pull == PullPolicy::Always,
         ));
         let options = request.lower_options(target.clone(), self.surroundings.platform());
-        let lowered = self.lower(request, parsed, options, &resolver).await?;
+        let lowered = self
+            .lower(request, definition, options, (&resolver, &ignore))
+            .await?;
         let images = Arc::into_inner(resolver)
             .map(Resolver::into_images)
             .unwrap_or_default();
@@ -185,29 +187,6 @@ impl Engine {
             None => Ok(host),
             Some(text) => Platform::parse(text, &host.architecture)
                 .map_err(|error| Failure::new(FailureKind::Usage, error.to_string())),
-        }
-    }
-
-    /// Lowers on a thread that may block, because resolving images waits for registries.
-    async fn lower(
-        &self,
-        request: &BuildRequest,
-        parsed: frontend::ast::Dockerfile,
-        options: frontend::lower::LowerOptions,
-        resolver: &Arc<Resolver>,
-    ) -> Result<Lowered, Failure> {
-        let source = request.input.dockerfile.clone();
-        let resolver = Arc::clone(resolver);
-        let lowering = tokio::task::spawn_blocking(move || {
-            frontend::lower::lower(&source, &parsed, &options, &*resolver)
-        });
-        let lowered = tokio::select! {
-            lowered = lowering => lowered,
-            () = self.interrupt.wait() => return Err(failure::interrupted()),
-        };
-        match lowered {
-            Ok(lowered) => lowered.map_err(Failure::of_dockerfile),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 

@@ -28,6 +28,7 @@ pub use rules::{RULES, Rule, Standing, find_rule};
 
 pub(crate) use from::{BaseView, Globals, check_base, check_froms};
 pub(crate) use step::{StageMemory, StepView, check_step};
+pub(crate) use watch::asked_for;
 
 use crate::ast::{Dockerfile, Instruction};
 use crate::ignore::IgnoreRules;

@@ -48,6 +48,11 @@ pub(super) fn watch(lexer: Lexer, word: &str, scope: &Scope) -> Asked {
     }
 }
 
+/// The variables that a word asks for and that are set.
+pub(crate) fn asked_for(lexer: Lexer, word: &str, scope: &Scope) -> Vec<String> {
+    watch(lexer, word, scope).found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

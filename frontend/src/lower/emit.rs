@@ -13,7 +13,7 @@ use super::from::{Base, ContextBase};
 use super::plan::Plan;
 use super::stage::{Command, SourceRef, Stage};
 use super::state::{StageImage, StageState, Steps, display, origin};
-use super::{LowerOptions, NoCache, add, check, copy, env, meta, run};
+use super::{LowerOptions, NoCache, add, check, copy, env, meta, notes, run};
 
 /// Name of the build context among directories of the client.
 const BUILD_CONTEXT: &str = "context";
@@ -187,8 +187,14 @@ impl<'a> Emitter<'a> {
             check::step(self, &mut state, step);
             self.instruction(&mut state, step, &command.instruction)
                 .map_err(|error| diagnostic(&error, Some(command.lines)))?;
+            notes::note(self, &mut state, step);
         }
         Ok(state)
+    }
+
+    /// The state that a stage came to; the target's has been handed out.
+    pub(super) fn emitted(&self, index: usize) -> Option<&StageState> {
+        self.states.get(&index)
     }
 
     fn ignores_cache(&self, stage: &Stage<'_>) -> bool {

@@ -20,6 +20,7 @@ mod link;
 mod meta;
 mod mount;
 mod mount_option;
+mod notes;
 mod plan;
 mod run;
 mod signal;
@@ -34,6 +35,7 @@ use crate::config::{DraftHistory, DraftImage};
 use crate::expand::Lexer;
 use crate::graph::{Finished, Graph, ImageSource, NetworkMode, Ulimit, VertexId};
 use crate::lint::{Checks, Coverage, Report};
+use crate::outline::Outline;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::source::{Diagnostic, SourceFile};
@@ -164,6 +166,8 @@ pub struct Lowered {
     pub target: String,
     /// `SOURCE_DATE_EPOCH` as given by build arg or global ARG, unparsed.
     pub source_date_epoch: Option<String>,
+    /// What the target takes.
+    pub outline: Outline,
 }
 
 /// Lowers a Dockerfile for a target, without checks.
@@ -231,6 +235,7 @@ pub fn lower_checked(
     check::bases(&plan, options, checks.report);
     let mut emitter = Emitter::new(source, options, &plan, lexer, checks);
     let state = emitter.stages()?;
+    let outline = notes::outline(&emitter, dockerfile, &state);
     let finished = emitter.builder.finish(state.root.as_slice());
     entitlement::check(&finished.graph, &options.entitlements)?;
     Ok(Lowered {
@@ -238,6 +243,7 @@ pub fn lower_checked(
         image: draft(state.image, options, &finished),
         target,
         source_date_epoch,
+        outline,
         graph: finished.graph,
     })
 }

@@ -8,6 +8,7 @@ use crate::lint::StageMemory;
 use crate::source::LineRange;
 
 use super::from::BaseImage;
+use super::notes::Notes;
 
 /// PATH if the base has none (features.md 1.7).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,6 +26,8 @@ pub(super) struct StageState {
     pub(super) image: StageImage,
     /// What the build checks remember.
     pub(super) memory: StageMemory,
+    /// What it takes.
+    pub(super) notes: Notes,
     /// Whether this stage itself has a CMD.
     pub(super) has_own_cmd: bool,
     /// Numbering of its steps.

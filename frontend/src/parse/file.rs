@@ -100,9 +100,8 @@ impl<'a> Parser<'a> {
             let content = line.content().trim_start();
             if content.starts_with('#') {
                 self.comment(&line, is_directive);
-            } else if content.is_empty() {
-                self.comments.clear();
-            } else {
+            } else if !content.is_empty() {
+                // Blank lines do not come between a comment and its instruction; a bare `#` does.
                 self.instruction(line);
             }
         }

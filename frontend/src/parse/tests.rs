@@ -63,10 +63,10 @@ fn an_instruction_knows_where_it_stands() {
 }
 
 #[test]
-fn a_blank_line_or_comment_parts_comments_from_an_instruction() {
+fn a_blank_comment_parts_comments_from_an_instruction() {
     for (text, comments) in [
         ("# a\n# b\nFROM x", vec!["a", "b"]),
-        ("# a\n\n# b\nFROM x", vec!["b"]),
+        ("# a\n\n# b\n\nFROM x", vec!["a", "b"]),
         ("# a\n#\n# b\nFROM x", vec!["b"]),
         ("# check=skip=A\nFROM x", vec![]),
         ("  ## a\nFROM x", vec!["# a"]),

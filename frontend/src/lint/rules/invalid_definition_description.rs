@@ -17,7 +17,7 @@ pub(super) const RULE: Rule = Rule {
     standing: Standing::Experimental,
     check: Check::File(check),
     page: Page {
-        text: "A comment directly above a stage or an ARG that begins with its name is its description in `--call=outline` and\n`--call=targets`. Other comments are better set off by an empty line.",
+        text: "A comment directly above a stage or an ARG that begins with its name is its description in `--call=outline` and\n`--call=targets`. Other comments are set off by a line with nothing but `#`.",
         bad: r#"# check=experimental=InvalidDefinitionDescription
 
 # the version to build
