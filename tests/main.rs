@@ -16,6 +16,7 @@ mod base_images;
 mod build;
 mod cache;
 mod cancel;
+mod checks;
 mod destinations;
 mod interop;
 mod output;
@@ -25,6 +26,7 @@ mod push_verbs;
 mod sandbox;
 mod stability;
 mod store;
+mod strict;
 
 /// A file that nobody lists here would be a test that never runs.
 #[test]

@@ -17,7 +17,7 @@ use frontend::config::DraftImage;
 use frontend::graph::{ImageSource, NetworkMode, Ulimit};
 use frontend::lower::{
     ImageName, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache, ResolveError,
-    ResolvedImage, lower,
+    ResolvedImage, Strictness, lower,
 };
 use frontend::platform::Platform;
 use frontend::source::{Diagnostic, SourceFile};
@@ -74,6 +74,7 @@ fn options(args: &str) -> LowerOptions {
         ulimits: Vec::new(),
         cgroup_parent: None,
         entitlements: BTreeSet::new(),
+        strictness: Strictness::Lenient,
     };
     for line in args.lines() {
         let (flag, value) = line.split_once(' ').unwrap_or((line, ""));
@@ -104,6 +105,7 @@ fn options(args: &str) -> LowerOptions {
                 soft: 512,
                 hard: 1024,
             }),
+            "strict" => options.strictness = Strictness::Strict,
             "allow" => drop(options.entitlements.insert(value)),
             other => panic!("unknown flag {other}"),
         }

@@ -151,6 +151,11 @@ impl FromStr for Switch {
     }
 }
 
+/// Reads a truth value as [`Switch`] does.
+pub(super) fn truth(text: &str) -> Result<bool, &'static str> {
+    text.parse::<Switch>().map(|switch| switch.0)
+}
+
 /// The flags of `build`.
 #[derive(Clone, Debug, Args)]
 pub(super) struct BuildArgs {
@@ -284,9 +289,12 @@ pub(super) struct RunArgs {
     /// How commands are confined: auto, root or userns [default: auto]
     #[arg(long, value_name = "HOW")]
     pub(super) isolation: Option<String>,
-    /// Fail where a protection is not available, instead of doing without it
-    #[arg(long)]
-    pub(super) strict: Switch,
+    /// Fail where something would be passed over in silence, such as a build argument that nothing uses
+    /// [env: BUILD_STRICT]
+    // Not a `Switch`, which is never absent: absent, the environment decides.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_name = "BOOL", value_parser = truth)]
+    pub(super) strict: Option<bool>,
     /// Commands that run at once [default: 64]
     #[arg(short, long, value_name = "N")]
     pub(super) jobs: Option<std::num::NonZeroUsize>,

@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use frontend::graph::{NetworkMode, Ulimit};
-use frontend::lower::{LowerOptions, NamedContext, NoCache};
+use frontend::lower::{LowerOptions, NamedContext, NoCache, Strictness};
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
@@ -120,6 +120,7 @@ impl BuildRequest {
             ulimits: run.ulimits.clone(),
             cgroup_parent: run.cgroup_parent.clone(),
             entitlements: run.entitlements.clone(),
+            strictness: self.execution.strictness,
         }
     }
 }
@@ -186,7 +187,7 @@ pub struct Execution {
     /// `--isolation`
     pub isolation: Isolation,
     /// `--strict`
-    pub is_strict: bool,
+    pub strictness: Strictness,
 }
 
 /// Which rung of confinement is wanted.

@@ -9,9 +9,9 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use frontend::graph::NetworkMode;
-use frontend::lower::NoCache;
+use frontend::lower::{NoCache, Strictness};
 
-use super::args::{BuildArgs, OutputArgs, RunArgs};
+use super::args::{BuildArgs, OutputArgs, RunArgs, truth};
 use super::environment::Environment;
 use super::request::{
     BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
@@ -59,7 +59,7 @@ pub(super) fn resolve(
         ssh: credentials::ssh(&args.input.ssh, &host.cwd, environment)?,
         options: options(args, environment)?,
         output: output(&args.output),
-        execution: execution(&args.run)?,
+        execution: execution(&args.run, environment)?,
         registries: Registries {
             pull: if args.input.pull.0 {
                 PullPolicy::Always
@@ -310,11 +310,26 @@ pub(super) fn isolation(args: &RunArgs) -> Result<Isolation, Failure> {
     }
 }
 
-fn execution(args: &RunArgs) -> Result<Execution, Failure> {
+fn execution(args: &RunArgs, environment: &Environment) -> Result<Execution, Failure> {
     Ok(Execution {
         jobs: args.jobs.unwrap_or(DEFAULT_JOBS),
         isolation: isolation(args)?,
-        is_strict: args.strict.0,
+        strictness: strictness(args, environment)?,
+    })
+}
+
+fn strictness(args: &RunArgs, environment: &Environment) -> Result<Strictness, Failure> {
+    let is_strict = match (args.strict, environment.non_empty("BUILD_STRICT")) {
+        (Some(flag), _) => flag,
+        (None, None) => false,
+        (None, Some(text)) => {
+            truth(&text).map_err(|why| usage(format!("invalid BUILD_STRICT `{text}`: {why}")))?
+        }
+    };
+    Ok(if is_strict {
+        Strictness::Strict
+    } else {
+        Strictness::Lenient
     })
 }
 

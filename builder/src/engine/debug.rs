@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use frontend::graph::ImageSource;
 use frontend::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage,
+    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
 };
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
@@ -65,6 +65,7 @@ pub(crate) fn show(view: DebugView, source: &SourceFile) -> Result<String, Failu
                 ulimits: Vec::new(),
                 cgroup_parent: None,
                 entitlements: BTreeSet::new(),
+                strictness: Strictness::Lenient,
             };
             let lowered = frontend::lower::lower(source, &parsed, &options, &NamesOnly)
                 .map_err(Failure::of_dockerfile)?;

@@ -236,6 +236,7 @@ impl Engine {
                 secrets: Box::new(input::RequestSecrets::new(request)),
                 created_mtime: epoch_of(request).unwrap_or(0),
                 threads: self.surroundings.threads,
+                strictness: request.execution.strictness,
                 platform: target.to_string(),
                 dockerfile: input::dockerfile_identity(request),
                 can_run: target.rank(&self.surroundings.platform()).is_some(),

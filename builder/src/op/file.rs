@@ -14,6 +14,7 @@ use frontend::graph::{
     Chmod, CopyAction, ExecMount, FileAction, FileOp, InputIndex, MountKind, Op, Owner, Unpack,
     VertexId,
 };
+use frontend::lower::Strictness;
 
 use super::copy::apply::apply;
 use super::copy::place::plan as place;
@@ -21,6 +22,7 @@ use super::copy::plan::CopyPlan;
 use super::copy::select::{Sources, select};
 use super::copy::selection::Selection;
 use super::copy::source::{Destination, SourceTree};
+use super::copy::strict;
 use super::error::StepError;
 use super::exec_key::MountInput;
 use super::steps::{Done, Steps};
@@ -55,6 +57,9 @@ pub(super) fn key(steps: &Steps, id: VertexId, op: &FileOp) -> Result<Keyed, Ste
 }
 
 fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keyed, StepError> {
+    if let Err(needs) = check_strictly(steps, inputs, op)? {
+        return Ok(Keyed::Blocked(needs));
+    }
     let base = op
         .base
         .and_then(|index| inputs.get(index.0))
@@ -96,6 +101,33 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         plan: Some((plan, trees)),
     };
     Ok(known(op, base.as_ref(), plan, Some(selection.parts())))
+}
+
+/// `--strict`: no part of any key, so it is checked before one is looked for. The inputs that must be done first, if
+/// there are any.
+fn check_strictly(
+    steps: &Steps,
+    inputs: &[VertexId],
+    op: &FileOp,
+) -> Result<Result<(), Vec<VertexId>>, StepError> {
+    match steps.settings.strictness {
+        Strictness::Strict if strict::is_needed(&op.actions) => {}
+        Strictness::Strict | Strictness::Lenient => return Ok(Ok(())),
+    }
+    let trees = match trees_of(steps, inputs, op)? {
+        Ok(trees) => trees,
+        Err(needs) => return Ok(Err(needs)),
+    };
+    let base = match op.base.and_then(|index| inputs.get(index.0)) {
+        None => None,
+        Some(base) => match steps.result(*base) {
+            Some(done) => Some(steps.stack_source(*base, &done.layers)?),
+            None => return Ok(Err(vec![*base])),
+        },
+    };
+    let base = base.as_ref().map(|base| base as &dyn Destination);
+    strict::check(&op.actions, &borrowed(&trees), base)?;
+    Ok(Ok(()))
 }
 
 /// All of a context as a layer on scratch.

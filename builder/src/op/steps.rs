@@ -51,6 +51,8 @@ pub struct StepSettings {
     pub platform: String,
     /// Identifies the Dockerfile among those of the store, for telling what changed since the last build.
     pub dockerfile: String,
+    /// `--strict`
+    pub strictness: frontend::lower::Strictness,
     /// Whether commands of the platform can run on this machine.
     pub can_run: bool,
 }

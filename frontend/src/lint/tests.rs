@@ -7,7 +7,8 @@ use std::path::Path;
 use super::*;
 use crate::graph::ImageSource;
 use crate::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, lower_checked,
+    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
+    lower_checked,
 };
 use crate::platform::Platform;
 
@@ -49,6 +50,7 @@ fn options(target: Option<&str>) -> LowerOptions {
         ulimits: Vec::new(),
         cgroup_parent: None,
         entitlements: BTreeSet::new(),
+        strictness: Strictness::Lenient,
     }
 }
 

@@ -27,6 +27,26 @@ pub(super) fn is_environment(name: &str) -> bool {
     !NOT_ENVIRONMENT.contains(&name)
 }
 
+/// Names of build args that mean something without an ARG.
+pub(super) fn is_predefined(name: &str) -> bool {
+    const PLATFORMS: [&str; 10] = [
+        "BUILDPLATFORM",
+        "BUILDOS",
+        "BUILDOSVERSION",
+        "BUILDARCH",
+        "BUILDVARIANT",
+        "TARGETPLATFORM",
+        "TARGETOS",
+        "TARGETOSVERSION",
+        "TARGETARCH",
+        "TARGETVARIANT",
+    ];
+    PLATFORMS.contains(&name)
+        || PROXIES.contains(&name.to_lowercase().as_str())
+        || name.starts_with("BUILDKIT_")
+        || matches!(name, "TARGETSTAGE" | "SOURCE_DATE_EPOCH")
+}
+
 /// The proxy variables among the build args, by lower-case name.
 pub(super) fn proxy_environment(options: &LowerOptions) -> BTreeMap<String, String> {
     options

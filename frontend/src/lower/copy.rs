@@ -13,6 +13,7 @@ use super::error::{CopyError, InstructionError, StageError};
 use super::git::GitReference;
 use super::run::{Inputs, document};
 use super::state::StageState;
+use super::strict::check_copy;
 
 /// What a COPY or ADD says, expanded.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl Request {
             .into_iter()
             .map(|heredoc| Ok((heredoc.name.clone(), content(state, heredoc)?)))
             .collect::<Result<Vec<_>, InstructionError>>()?;
-        Ok(Self {
+        let request = Self {
             keyword: written.keyword,
             paths,
             documents,
@@ -190,7 +191,23 @@ impl Request {
                 .iter()
                 .map(|pattern| pattern.value.clone())
                 .collect(),
-        })
+        };
+        check_copy(emitter.options.strictness, written, &request)?;
+        Ok(request)
+    }
+
+    /// Whether the destination says that it is a directory.
+    pub(super) fn is_into_directory(&self) -> bool {
+        let destination = self.destination.as_str();
+        matches!(destination, "" | "." | "..")
+            || ["/", "/.", "/.."]
+                .iter()
+                .any(|end| destination.ends_with(end))
+    }
+
+    /// Whether it is linked, not copied.
+    pub(super) fn is_link(&self) -> bool {
+        self.is_link
     }
 
     /// `created_by`: paths, then documents, whatever their order was.

@@ -9,6 +9,7 @@ use super::chmod::ChmodError;
 use super::expose::PortError;
 use super::git::GitError;
 use super::mount_option::MountError;
+use super::strict::StrictError;
 
 /// Why an instruction cannot be lowered. The texts are BuildKit's.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,8 @@ pub(super) enum InstructionError {
     Port(#[from] PortError),
     #[error(transparent)]
     Stage(#[from] StageError),
+    #[error(transparent)]
+    Strict(#[from] StrictError),
     #[error("VOLUME specified can not be an empty string")]
     EmptyVolume,
     #[error("invalid signal: {0}")]

@@ -27,6 +27,7 @@ mod signal;
 mod size;
 mod stage;
 mod state;
+mod strict;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,6 +77,18 @@ pub struct LowerOptions {
     pub cgroup_parent: Option<String>,
     /// `--allow`: `network.host`, `security.insecure`
     pub entitlements: BTreeSet<String>,
+    /// `--strict`
+    pub strictness: Strictness,
+}
+
+/// What becomes of what BuildKit passes over in silence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strictness {
+    /// It is passed over.
+    #[default]
+    Lenient,
+    /// It is an error.
+    Strict,
 }
 
 /// Which steps ignore the cache.
@@ -232,6 +245,7 @@ pub fn lower_checked(
         resolver,
         checks.coverage,
     )?;
+    strict::check_options(dockerfile, options, &plan)?;
     check::bases(&plan, options, checks.report);
     let mut emitter = Emitter::new(source, options, &plan, lexer, checks);
     let state = emitter.stages()?;

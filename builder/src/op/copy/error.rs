@@ -88,6 +88,37 @@ pub enum CopyError {
         /// What is reserved.
         problem: &'static str,
     },
+    /// A pattern that matches nothing (strict).
+    #[error("`{pattern}` matches no file")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern that matches several files for one (strict).
+    #[error(
+        "`{pattern}` matches {count} files, so the destination must end with a /, or each replaces the one before: \
+         {destination}"
+    )]
+    SeveralOntoFile {
+        /// The pattern.
+        pattern: String,
+        /// How many files.
+        count: usize,
+        /// Where to.
+        destination: String,
+    },
+    /// A user that the destination does not know (strict).
+    #[error("unknown user `{name}`: it is not in /etc/passwd")]
+    UnknownUser {
+        /// The name.
+        name: String,
+    },
+    /// A group that the destination does not know (strict).
+    #[error("unknown group `{name}`: it is not in /etc/group")]
+    UnknownGroup {
+        /// The name.
+        name: String,
+    },
     /// An archive could not be unpacked.
     #[error("cannot unpack `{path}`")]
     Archive {
@@ -181,6 +212,10 @@ impl CopyError {
             | Self::Chmod(_)
             | Self::Pattern { .. }
             | Self::Reserved { .. }
+            | Self::NoMatch { .. }
+            | Self::SeveralOntoFile { .. }
+            | Self::UnknownUser { .. }
+            | Self::UnknownGroup { .. }
             | Self::Archive { .. }
             | Self::Source(_)
             | Self::Write(_) => None,

@@ -35,6 +35,7 @@ pub mod select;
 pub mod selection;
 pub mod source;
 pub mod stack_source;
+pub mod strict;
 mod target;
 
 #[cfg(test)]

@@ -55,6 +55,18 @@ pub(super) fn resolve_owner(
     Ok(Ids { uid: user.uid, gid })
 }
 
+/// Whether a user is a number or in the passwd file.
+pub(super) fn is_user(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
+    let is_number = name.is_empty() || name.parse::<u32>().is_ok();
+    Ok(is_number || find(base, b"etc/passwd", name)?.is_some())
+}
+
+/// Whether a group is a number or in the group file.
+pub(super) fn is_group(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
+    let is_number = name.is_empty() || name.parse::<u32>().is_ok();
+    Ok(is_number || find(base, b"etc/group", name)?.is_some())
+}
+
 fn number(fields: &Option<Vec<String>>, at: usize) -> u32 {
     let field = fields.as_ref().and_then(|fields| fields.get(at));
     field.and_then(|text| text.parse().ok()).unwrap_or(0)

@@ -60,19 +60,10 @@ fn select_copy(
     tree: &dyn SourceTree,
     threads: usize,
 ) -> Result<SelectedCopy, CopyError> {
-    let exclude = ExcludeMatcher::new(&copy.exclude).map_err(|reason| CopyError::Pattern {
-        pattern: copy.exclude.join(", "),
-        reason,
-    })?;
-    let has_exceptions = copy.exclude.iter().any(|p| p.trim().starts_with('!'));
+    let exclude = exclude_of(copy)?;
     let mut picks = Vec::new();
     for source in &copy.sources {
-        let filter = Filter {
-            parents: parents_of(copy, source)?,
-            exclude: (!copy.exclude.is_empty()).then_some(&exclude),
-            has_exceptions,
-        };
-        pick(tree, source, &filter, &mut picks)?;
+        pick(tree, source, &filter(copy, source, &exclude)?, &mut picks)?;
     }
     hash(tree, &mut picks, threads)?;
     if copy.unpack == Unpack::Archives {
@@ -91,6 +82,46 @@ fn select_copy(
         keeps_parents: copy.keeps_parents,
         keeps_owner: copy.keeps_owner,
         picks,
+    })
+}
+
+/// How many files and directories a source with wildcards matches, excluded ones too: with `--parents` what it names
+/// below its root, else what it names.
+pub(super) fn matched(
+    copy: &CopyAction,
+    source: &str,
+    tree: &dyn SourceTree,
+) -> Result<usize, CopyError> {
+    let filter = Filter {
+        parents: parents_of(copy, source)?,
+        exclude: None,
+        has_exceptions: false,
+    };
+    let mut picks = Vec::new();
+    pick(tree, source, &filter, &mut picks)?;
+    if filter.parents.is_none() {
+        return Ok(picks.len());
+    }
+    let nodes = picks.iter().flat_map(|pick| &pick.nodes);
+    Ok(nodes.filter(|node| !node.relative.is_empty()).count())
+}
+
+fn exclude_of(copy: &CopyAction) -> Result<ExcludeMatcher, CopyError> {
+    ExcludeMatcher::new(&copy.exclude).map_err(|reason| CopyError::Pattern {
+        pattern: copy.exclude.join(", "),
+        reason,
+    })
+}
+
+fn filter<'a>(
+    copy: &CopyAction,
+    source: &str,
+    exclude: &'a ExcludeMatcher,
+) -> Result<Filter<'a>, CopyError> {
+    Ok(Filter {
+        parents: parents_of(copy, source)?,
+        exclude: (!copy.exclude.is_empty()).then_some(exclude),
+        has_exceptions: copy.exclude.iter().any(|p| p.trim().starts_with('!')),
     })
 }
 
