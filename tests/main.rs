@@ -28,6 +28,7 @@ mod stability;
 mod store;
 mod strict;
 
+mod ssh;
 /// A file that nobody lists here would be a test that never runs.
 #[test]
 fn every_file_is_a_module() {

@@ -196,7 +196,7 @@ pub(super) struct InputArgs {
     /// Expose a secret to commands: id=ID[,src=FILE|,env=NAME] (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub(super) secret: Vec<String>,
-    /// Expose an ssh agent or keys to commands: default|ID[=SOCKET|KEY[,KEY]] (can be repeated)
+    /// Expose an ssh agent to commands, or with raw=true any socket: default|ID[=SOCKET][,raw=true] (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub(super) ssh: Vec<String>,
     /// Always ask the registry for the images that the build starts from

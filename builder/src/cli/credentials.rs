@@ -100,31 +100,72 @@ fn one_ssh(
         Some((id, places)) => (id, csv(places)?),
         None => (spec, Vec::new()),
     };
-    if places.iter().any(|place| place.starts_with("raw=")) {
-        return Err(Failure::not_supported("--ssh with raw"));
+    let (mut places, mut is_raw) = (Vec::new(), false);
+    for field in fields {
+        match field.strip_prefix("raw=") {
+            Some(value) => {
+                let Switch(value) = value
+                    .parse()
+                    .map_err(|_neither| usage(format!("invalid value for 'raw': {value}")))?;
+                is_raw = value;
+            }
+            None => places.push(field),
+        }
     }
-    let source = match places.as_slice() {
-        [] => environment
-            .path("SSH_AUTH_SOCK")
-            .map(SshSource::Path)
-            .ok_or_else(|| {
-                usage("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned())
-            })?,
-        [one] => SshSource::Path(cwd.join(one)),
-        more => SshSource::Keys(more.iter().map(|key| cwd.join(key)).collect()),
+    let path = match places.as_slice() {
+        [] if is_raw => {
+            return Err(usage(format!(
+                "raw ssh socket `{spec}` needs a path: ID=PATH,raw=true"
+            )));
+        }
+        [] => environment.path("SSH_AUTH_SOCK").ok_or_else(|| {
+            usage("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned())
+        })?,
+        [one] => cwd.join(one),
+        _several if is_raw => {
+            return Err(usage(format!(
+                "raw ssh socket `{spec}` must have a single path"
+            )));
+        }
+        [first, ..] => return Err(keys_unsupported(&cwd.join(first))),
     };
     let id = if id.is_empty() { "default" } else { id };
     Ok((id.to_owned(), source))
 }
+    let source = if is_raw {
+        SshSource::Raw(path)
+    } else {
+        SshSource::Agent(path)
+    };
 
 #[cfg(test)]
 mod tests {
+/// A socket, or why not.
+fn check_socket(path: &Path) -> Result<(), Failure> {
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        usage(format!(
+            "cannot use `{}` for --ssh: {error}",
+            path.display()
+        ))
+    })?;
+    if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
+        Ok(())
+    } else {
+        Err(keys_unsupported(path))
+    }
+}
+
+fn keys_unsupported(path: &Path) -> Failure {
+    let shown = path.display();
+    Failure::not_supported(format!("--ssh with a key file (`{shown}`)")).hint(format!(
+        "start an agent with `eval $(ssh-agent)`, add the key with `ssh-add {shown}` and use --ssh default"
+    ))
+}
+
     use super::*;
 
     fn environment() -> Environment {
-        [("TOKEN", "t0p"), ("SSH_AUTH_SOCK", "/run/agent")]
-            .into_iter()
-            .collect()
+        [("TOKEN", "t0p")].into_iter().collect()
     }
 
     #[test]
@@ -179,27 +220,53 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_sockets_or_keys() {
-        let cwd = Path::new("/w");
+    fn agents_are_sockets() {
+        let dir = tempfile::tempdir().unwrap();
+        let cwd = dir.path();
+        let socket = cwd.join("agent.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::fs::write(cwd.join("key"), "").unwrap();
+        let name = socket.display().to_string();
+        let environment: Environment = [("SSH_AUTH_SOCK", name.as_str())].into_iter().collect();
+        let agent = SshSource::Agent(socket.clone());
+        let raw = SshSource::Raw(socket);
+        let key = cwd.join("key").display().to_string();
+        let unsupported = format!("not supported yet: --ssh with a key file (`{key}`)");
         let cases = [
-            ("default", "default", SshSource::Path("/run/agent".into())),
-            ("x=key", "x", SshSource::Path("/w/key".into())),
+            ("default", Ok(("default", &agent))),
+            ("x", Ok(("x", &agent))),
+            ("x=agent.sock", Ok(("x", &agent))),
+            ("=agent.sock", Ok(("default", &agent))),
+            ("x=agent.sock,raw=false", Ok(("x", &agent))),
+            ("x=agent.sock,raw=true", Ok(("x", &raw))),
+            ("x=raw=1,agent.sock", Ok(("x", &raw))),
+            ("x=agent.sock,raw=2", Err("invalid value for 'raw': 2")),
             (
-                "x=/a,b",
-                "x",
-                SshSource::Keys(vec!["/a".into(), "/w/b".into()]),
+                "x=raw=true",
+                Err("raw ssh socket `x=raw=true` needs a path: ID=PATH,raw=true"),
+            ),
+            (
+                "x=a,b,raw=true",
+                Err("raw ssh socket `x=a,b,raw=true` must have a single path"),
             ),
         ];
-        for (spec, id, source) in cases {
-            assert_eq!(
-                one_ssh(spec, cwd, &environment()).unwrap(),
-                (id.to_owned(), source)
-            );
+        for (spec, want) in cases {
+            let got = one_ssh(spec, cwd, &environment).map_err(|failure| failure.to_string());
+            let want = want
+                .map(|(id, source)| (id.to_owned(), source.clone()))
+                .map_err(str::to_owned);
+            assert_eq!(got, want, "{spec}");
         }
         let failure = one_ssh("default", cwd, &Environment::default()).unwrap_err();
         assert_eq!(
             failure.to_string(),
             "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"
+        let failure = one_ssh("x=nope", cwd, &environment).unwrap_err();
+        assert!(
+            failure
+                .to_string()
+                .contains("nope` for --ssh: No such file")
+        );
         );
     }
 }

@@ -24,7 +24,7 @@ pub struct BuildRequest {
     pub options: Options,
     /// Where secrets are, by id.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// Where ssh agents are, by id.
+    /// Sockets of ssh agents and the like, by id.
     pub ssh: BTreeMap<String, SshSource>,
     /// What becomes of the result.
     pub output: Output,
@@ -155,13 +155,13 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// Where an ssh agent is.
+/// A socket that commands may reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SshSource {
-    /// A path that is an agent's socket, or a single key.
-    Path(PathBuf),
-    /// Private keys of which an agent is made.
-    Keys(Vec<PathBuf>),
+    /// An ssh agent's.
+    Agent(PathBuf),
+    /// Any server's: `raw=true`.
+    Raw(PathBuf),
 }
 
 /// What becomes of the result.

@@ -161,7 +161,10 @@ const FLAGS: &[(&str, Treatment)] = &[
         "--squash",
         Warned("--squash is ignored: squash inside the build with a multi-stage Dockerfile"),
     ),
-    ("--ssh=default=/run/agent", Taken),
+    (
+        "--ssh=default=/no/agent",
+        Refused("cannot use `/no/agent` for --ssh: No such file or directory (os error 2)"),
+    ),
     ("--strict", Taken),
     ("--tag=a:b", Taken),
     ("-ta:b", Taken),

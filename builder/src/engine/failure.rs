@@ -70,3 +70,4 @@ fn kind_of(error: &StepError) -> FailureKind {
         StepError::Internal { .. } => FailureKind::Internal,
     }
 }
+        | StepError::NoAgent { .. }

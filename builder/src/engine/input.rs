@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use frontend::ignore::IgnoreRules;
 
-use crate::cli::request::{BuildRequest, NamedSource, SecretSource};
+use crate::cli::request::{BuildRequest, NamedSource, SecretSource, SshSource};
+use crate::op::agent::{Agent, Agents};
 use crate::op::error::StepError;
 use crate::op::local::LocalSource;
 use crate::op::steps::Secrets;
@@ -94,6 +95,29 @@ impl RequestSecrets {
         Self {
             sources: request.secrets.clone(),
         }
+    }
+}
+
+/// The ssh agents and sockets of a request.
+pub(super) struct RequestAgents {
+    sources: BTreeMap<String, SshSource>,
+}
+
+impl RequestAgents {
+    /// Takes those of a request.
+    pub(super) fn new(request: &BuildRequest) -> Self {
+        Self {
+            sources: request.ssh.clone(),
+        }
+    }
+}
+
+impl Agents for RequestAgents {
+    fn agent(&self, id: &str) -> Option<Agent> {
+        self.sources.get(id).map(|source| match source {
+            SshSource::Agent(path) => Agent::Ssh(path.clone()),
+            SshSource::Raw(path) => Agent::Raw(path.clone()),
+        })
     }
 }
 

@@ -68,6 +68,12 @@ pub enum StepError {
     },
     /// A layer that a record names is neither here nor to be had.
     #[error("layer {diff_id} is not in the store, and no registry is known to have it")]
+    /// A required socket was not given.
+    #[error("no SSH key {} forwarded from the client", frontend::gofmt::quote(id))]
+    NoAgent {
+        /// Its id.
+        id: String,
+    },
     LayerGone {
         /// Which.
         diff_id: String,

@@ -1,5 +1,6 @@
 //! How each op of the step graph is carried out, and what its cache key is made of.
 
+pub mod agent;
 pub mod copy;
 pub mod error;
 pub mod image;

@@ -9,6 +9,7 @@ use cache::mounts::{MountRequest, Sharing, Start, StepMounts};
 use cache::snapshot::active::ActiveTree;
 use frontend::graph::{CacheSharing, ExecMount, ExecOp, MountKind, Op, VertexId};
 
+use super::agent::{Agent, Forward, Owner};
 use super::error::StepError;
 use super::file;
 use super::layers::OverlayLayers;
@@ -28,6 +29,8 @@ pub(super) struct Held {
     caches_placed: usize,
     /// Directories that are thrown away after the command.
     scratch: Vec<ActiveTree>,
+    /// Sockets that are served.
+    agents: Vec<Forward>,
     /// Stacks that are mounted.
     overlays: Vec<OverlayLayers>,
 }
@@ -152,12 +155,36 @@ fn source_of(
         MountKind::Ssh {
             is_required: true, ..
         } => {
-            let what = "RUN --mount=type=ssh,required".to_owned();
-            return Err(StepError::Unsupported { what });
+            let owner = Owner {
+                uid: *uid,
+                gid: *gid,
+                mode: *mode,
+            };
+            match steps.settings.agents.agent(id) {
+                Some(agent) => Some(agent_source(steps, agent, owner, held)?),
+                None if *is_required => return Err(StepError::NoAgent { id: id.clone() }),
+                None => None,
+            }
         }
-        MountKind::Ssh {
-            is_required: false, ..
-        } => None,
+    })
+}
+
+/// A socket of its own for a mount. Connecting needs no writable mount, only the right to write to the socket.
+fn agent_source(
+    steps: &Steps,
+    agent: Agent,
+    owner: Owner,
+    held: &mut Held,
+) -> Result<MountSource, StepError> {
+    let tree = steps.layers.new_tree()?;
+    let forward = Forward::start(steps.sandbox.handle(), agent, tree.upper(), owner)?;
+    let path = forward.path().to_owned();
+    held.scratch.push(tree);
+    held.agents.push(forward);
+    Ok(MountSource::Bind {
+        path,
+        subpath: PathBuf::new(),
+        access: Access::ReadOnly,
     })
 }
 

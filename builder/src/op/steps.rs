@@ -13,6 +13,7 @@ use cache::root::StatePaths;
 use frontend::graph::{ExecOp, Graph, Op, Vertex, VertexId};
 use tokio::sync::Semaphore;
 
+use super::agent::Agents;
 use super::copy::stack_source::{StackSource, TreeOf};
 use super::error::StepError;
 use super::layers::{Layers, Progress};
@@ -44,6 +45,8 @@ pub struct StepSettings {
     /// Values of secrets.
     pub secrets: Box<dyn Secrets>,
     /// Time of directories that no source gives one, in seconds.
+    /// Sockets of ssh agents and the like.
+    pub agents: Box<dyn Agents>,
     pub created_mtime: i64,
     /// Threads for hashing and copying.
     pub threads: usize,

@@ -1,0 +1,198 @@
+//! `RUN --mount=type=ssh`: a real agent of OpenSSH, raw sockets, and what is refused.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::{Place, program};
+
+/// An agent with one key.
+struct SshAgent {
+    process: Child,
+    socket: PathBuf,
+    fingerprint: String,
+}
+
+impl SshAgent {
+    fn start(dir: &Path) -> Self {
+        let (socket, key) = (dir.join("host-agent"), dir.join("key"));
+        let process = Command::new(program("ssh-agent", "openssh-client"))
+            .arg("-D")
+            .arg("-a")
+            .arg(&socket)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let made = Command::new(program("ssh-keygen", "openssh-client"))
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+            .arg(&key)
+            .status();
+        assert!(made.unwrap().success());
+        let mut agent = Self {
+            process,
+            socket,
+            fingerprint: String::new(),
+        };
+        while !agent.socket.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        agent.ssh_add(&[key.to_str().unwrap()]);
+        agent.fingerprint = agent.ssh_add(&["-l"]);
+        agent
+    }
+
+    fn ssh_add(&self, args: &[&str]) -> String {
+        let output = Command::new(program("ssh-add", "openssh-client"))
+            .args(args)
+            .env("SSH_AUTH_SOCK", &self.socket)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn flag(&self, id: &str) -> String {
+        format!("--ssh={id}={}", self.socket.display())
+    }
+}
+
+impl Drop for SshAgent {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// Puts a program of this machine and what it needs into the context's `tools`.
+fn bring(place: &Place, name: &str, package: &str) {
+    let path = program(name, package);
+    let listed = Command::new("ldd").arg(&path).output().unwrap();
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let libraries = text
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from);
+    for file in libraries.chain([path]) {
+        let target = place
+            .context()
+            .join("tools")
+            .join(file.strip_prefix("/").unwrap());
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(&file, &target).unwrap();
+    }
+}
+
+const WITH_TOOLS: &str = "FROM busybox\nCOPY tools /\n";
+
+#[test]
+fn a_command_uses_the_agents_keys_and_cannot_change_them() {
+    let text = format!(
+        "{WITH_TOOLS}RUN --mount=type=ssh echo $SSH_AUTH_SOCK > /where; stat -c '%a %u:%g' $SSH_AUTH_SOCK > /who; \
+         ssh-add -l > /out; ssh-add -D 2> /refused || echo refused >> /refused\n\
+         RUN ls /run/buildkit 2>/dev/null || echo gone > /after\n"
+    );
+    let place = Place::with_dockerfile(&text);
+    bring(&place, "ssh-add", "openssh-client");
+    let agent = SshAgent::start(&place.path(""));
+    let image = place.image(&[&agent.flag("default")]);
+    assert_eq!(image.text("where"), "/run/buildkit/ssh_agent.0\n");
+    assert_eq!(image.text("who"), "600 0:0\n");
+    assert_eq!(image.text("out"), agent.fingerprint);
+    assert!(image.text("refused").ends_with("refused\n"));
+    assert_eq!(agent.ssh_add(&["-l"]), agent.fingerprint);
+    assert_eq!(image.text("after"), "gone\n");
+    // Neither the socket nor its directory is in a layer.
+    assert!(!image.files().keys().any(|name| name.starts_with("run/")));
+}
+
+#[test]
+fn the_socket_has_the_owner_and_place_that_are_asked() {
+    let text = format!(
+        "{WITH_TOOLS}USER 1234\n\
+         RUN --mount=type=ssh,id=work,target=/sock,uid=1234,gid=77,mode=0600 stat -c '%a %u:%g' /sock > /tmp/who; \
+         SSH_AUTH_SOCK=/sock ssh-add -l > /tmp/out\n\
+         RUN --mount=type=ssh,id=work,required ssh-add -l 2>&1 | grep -v socket > /tmp/denied\n"
+    );
+    let place = Place::with_dockerfile(&text);
+    bring(&place, "ssh-add", "openssh-client");
+    let agent = SshAgent::start(&place.path(""));
+    let image = place.image(&[&agent.flag("work")]);
+    assert_eq!(image.text("tmp/who"), "600 1234:77\n");
+    assert_eq!(image.text("tmp/out"), agent.fingerprint);
+    let denied = image.text("tmp/denied");
+    assert!(denied.contains("Permission denied"), "{denied}");
+}
+
+#[test]
+fn it_works_without_network() {
+    let text = format!("{WITH_TOOLS}RUN --network=none --mount=type=ssh ssh-add -l > /out\n");
+    let place = Place::with_dockerfile(&text);
+    bring(&place, "ssh-add", "openssh-client");
+    let agent = SshAgent::start(&place.path(""));
+    let socket = agent.socket.display().to_string();
+    let mut command = place.build_command();
+    let file = place.path("image.tar");
+    let output = format!("--output=type=oci,dest={}", file.display());
+    command
+        .args(["--ssh=default", &output])
+        .arg(place.context())
+        .env("SSH_AUTH_SOCK", socket);
+    crate::support::finish(&mut command).success();
+    let image = crate::support::image::Image::read(&file);
+    assert_eq!(image.text("out"), agent.fingerprint);
+}
+
+#[test]
+fn a_raw_socket_passes_any_protocol() {
+    let text = format!(
+        "{WITH_TOOLS}RUN --mount=type=ssh,id=web,target=/run/web.sock curl -s --unix-socket /run/web.sock http://x/path > /out\n"
+    );
+    let place = Place::with_dockerfile(&text);
+    bring(&place, "curl", "curl");
+    let socket = place.path("web.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        stream
+            .write_all(b"HTTP/1.0 200 OK\r\n\r\nfrom the host")
+            .unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let flag = format!("--ssh=web={},raw=true", socket.display());
+    let image = place.image(&[&flag]);
+    assert_eq!(image.text("out"), "from the host");
+    assert!(server.join().unwrap().starts_with("GET /path HTTP/1.1"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let place = Place::with_dockerfile("FROM busybox\nRUN --mount=type=ssh,required true\n");
+    place
+        .build(&[])
+        .failure(1)
+        .says("no SSH key \"default\" forwarded from the client");
+    place
+        .build(&["--ssh=default"])
+        .failure(2)
+        .says("make sure SSH_AUTH_SOCK is set");
+    let optional = Place::with_dockerfile(
+        "FROM busybox\nRUN --mount=type=ssh test ! -e $SSH_AUTH_SOCK && echo $SSH_AUTH_SOCK > /out\n",
+    );
+    let image = optional.image(&[]);
+    assert_eq!(image.text("out"), "/run/buildkit/ssh_agent.0\n");
+    place.file("key", "secret");
+    let key = format!("--ssh=default={}", place.context().join("key").display());
+    place
+        .build(&[&key])
+        .failure(2)
+        .says("not supported yet: --ssh with a key file")
+        .says("ssh-add");
+}
