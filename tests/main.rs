@@ -19,16 +19,17 @@ mod cancel;
 mod checks;
 mod destinations;
 mod interop;
+mod limits;
 mod output;
 mod progress;
 mod push;
 mod push_verbs;
 mod sandbox;
+mod ssh;
 mod stability;
 mod store;
 mod strict;
 
-mod ssh;
 /// A file that nobody lists here would be a test that never runs.
 #[test]
 fn every_file_is_a_module() {

@@ -283,8 +283,9 @@ pub(super) struct RunArgs {
     /// Cgroup to make the commands' cgroups in
     #[arg(long, value_name = "CGROUP")]
     pub(super) cgroup_parent: Option<String>,
-    /// Limit memory and processors (can be repeated)
-    #[arg(long, value_name = "SPEC", hide = true)]
+    /// Limit what each command may use, as NAME=VALUE[,NAME=VALUE…]: memory, memory-swap, cpu-shares, cpu-period,
+    /// cpu-quota, cpuset-cpus, cpuset-mems (can be repeated)
+    #[arg(long, value_name = "SPEC")]
     pub(super) resource: Vec<String>,
     /// How commands are confined: auto, root or userns [default: auto]
     #[arg(long, value_name = "HOW")]
@@ -340,11 +341,11 @@ pub(super) struct UnusedArgs {
     /// Security options
     #[arg(long, hide = true)]
     pub(super) security_opt: Vec<String>,
-    /// Memory limit
+    /// Memory limit: --resource=memory
     #[arg(short, long, hide = true)]
     pub(super) memory: Option<String>,
     /// Memory and swap limit
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(super) memory_swap: Option<String>,
     /// Processor shares
     #[arg(short, long, hide = true)]
@@ -353,7 +354,7 @@ pub(super) struct UnusedArgs {
     #[arg(long, hide = true)]
     pub(super) cpu_period: Option<String>,
     /// Processor quota
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(super) cpu_quota: Option<String>,
     /// Processors
     #[arg(long, hide = true)]

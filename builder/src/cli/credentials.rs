@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::args::Switch;
 use super::environment::Environment;
 use super::request::{SecretSource, SshSource};
 use super::values::{csv, csv_pairs};
@@ -96,8 +97,8 @@ fn one_ssh(
     cwd: &Path,
     environment: &Environment,
 ) -> Result<(String, SshSource), Failure> {
-    let (id, places) = match spec.split_once('=') {
-        Some((id, places)) => (id, csv(places)?),
+    let (id, fields) = match spec.split_once('=') {
+        Some((id, fields)) => (id, csv(fields)?),
         None => (spec, Vec::new()),
     };
     let (mut places, mut is_raw) = (Vec::new(), false);
@@ -129,17 +130,16 @@ fn one_ssh(
         }
         [first, ..] => return Err(keys_unsupported(&cwd.join(first))),
     };
+    check_socket(&path)?;
     let id = if id.is_empty() { "default" } else { id };
-    Ok((id.to_owned(), source))
-}
     let source = if is_raw {
         SshSource::Raw(path)
     } else {
         SshSource::Agent(path)
     };
+    Ok((id.to_owned(), source))
+}
 
-#[cfg(test)]
-mod tests {
 /// A socket, or why not.
 fn check_socket(path: &Path) -> Result<(), Failure> {
     let metadata = std::fs::metadata(path).map_err(|error| {
@@ -162,6 +162,8 @@ fn keys_unsupported(path: &Path) -> Failure {
     ))
 }
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
     fn environment() -> Environment {
@@ -249,6 +251,8 @@ fn keys_unsupported(path: &Path) -> Failure {
                 "x=a,b,raw=true",
                 Err("raw ssh socket `x=a,b,raw=true` must have a single path"),
             ),
+            ("x=key", Err(unsupported.as_str())),
+            ("x=key,other", Err(unsupported.as_str())),
         ];
         for (spec, want) in cases {
             let got = one_ssh(spec, cwd, &environment).map_err(|failure| failure.to_string());
@@ -257,16 +261,16 @@ fn keys_unsupported(path: &Path) -> Failure {
                 .map_err(str::to_owned);
             assert_eq!(got, want, "{spec}");
         }
-        let failure = one_ssh("default", cwd, &Environment::default()).unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"
         let failure = one_ssh("x=nope", cwd, &environment).unwrap_err();
         assert!(
             failure
                 .to_string()
                 .contains("nope` for --ssh: No such file")
         );
+        let failure = one_ssh("default", cwd, &Environment::default()).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set"
         );
     }
 }

@@ -13,6 +13,7 @@ mod credentials;
 pub mod environment;
 mod input;
 mod install;
+mod limits;
 pub mod push;
 pub mod report;
 pub mod request;

@@ -14,6 +14,7 @@ use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
 use super::environment::Environment;
+use crate::sandbox::spec::Resources;
 
 /// What a build is asked to do.
 #[derive(Clone, Debug)]
@@ -188,6 +189,8 @@ pub struct Execution {
     pub isolation: Isolation,
     /// `--strict`
     pub strictness: Strictness,
+    /// `--resource`: what each command may use of memory and processors.
+    pub resources: Resources,
 }
 
 /// Which rung of confinement is wanted.

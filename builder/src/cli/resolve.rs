@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use frontend::graph::NetworkMode;
 use frontend::lower::{NoCache, Strictness};
 
-use super::args::{BuildArgs, OutputArgs, RunArgs, truth};
+use super::args::{BuildArgs, OutputArgs, RunArgs, UnusedArgs, truth};
 use super::environment::Environment;
 use super::request::{
     BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
     RunOptions,
 };
-use super::{call, credentials, input, values};
+use super::{call, credentials, input, limits, values};
 use crate::outcome::{Failure, FailureKind};
 use crate::progress::display::Mode;
 
@@ -59,7 +59,7 @@ pub(super) fn resolve(
         ssh: credentials::ssh(&args.input.ssh, &host.cwd, environment)?,
         options: options(args, environment)?,
         output: output(&args.output),
-        execution: execution(&args.run, environment)?,
+        execution: execution(&args.run, &args.unused, environment)?,
         registries: Registries {
             pull: if args.input.pull.0 {
                 PullPolicy::Always
@@ -82,7 +82,6 @@ pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
     let wanted = [
         (args.input.offline.0, "--offline".to_owned()),
         (!args.input.policy.is_empty(), "--policy".to_owned()),
-        (!args.run.resource.is_empty(), "--resource".to_owned()),
         (!is_off(&args.output.provenance), "--provenance".to_owned()),
         (!is_off(&args.output.sbom), "--sbom".to_owned()),
         (
@@ -103,7 +102,6 @@ pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
 /// What was typed and does nothing, one line each.
 fn warnings(args: &BuildArgs) -> Vec<String> {
     let unused = &args.unused;
-    let no_limits = "resource limits are not supported yet";
     let ignored = [
         (
             !args.cache.cache_from.is_empty(),
@@ -125,13 +123,6 @@ fn warnings(args: &BuildArgs) -> Vec<String> {
             "security-opt",
             "use `RUN --security=insecure`",
         ),
-        (unused.memory.is_some(), "memory", no_limits),
-        (unused.memory_swap.is_some(), "memory-swap", no_limits),
-        (unused.cpu_shares.is_some(), "cpu-shares", no_limits),
-        (unused.cpu_period.is_some(), "cpu-period", no_limits),
-        (unused.cpu_quota.is_some(), "cpu-quota", no_limits),
-        (unused.cpuset_cpus.is_some(), "cpuset-cpus", no_limits),
-        (unused.cpuset_mems.is_some(), "cpuset-mems", no_limits),
     ];
     ignored
         .into_iter()
@@ -310,11 +301,16 @@ pub(super) fn isolation(args: &RunArgs) -> Result<Isolation, Failure> {
     }
 }
 
-fn execution(args: &RunArgs, environment: &Environment) -> Result<Execution, Failure> {
+fn execution(
+    args: &RunArgs,
+    unused: &UnusedArgs,
+    environment: &Environment,
+) -> Result<Execution, Failure> {
     Ok(Execution {
         jobs: args.jobs.unwrap_or(DEFAULT_JOBS),
         isolation: isolation(args)?,
         strictness: strictness(args, environment)?,
+        resources: limits::resources(args, unused)?,
     })
 }
 

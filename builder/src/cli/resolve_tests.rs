@@ -48,8 +48,6 @@ enum Treatment {
 
 use Treatment::{Refused, Taken, Warned};
 
-const NO_LIMITS: &str = "is ignored: resource limits are not supported yet";
-
 /// Every flag of `docker buildx build`, hidden ones included, and ours.
 const FLAGS: &[(&str, Treatment)] = &[
     ("--add-host=a:1.2.3.4", Taken),
@@ -84,12 +82,12 @@ const FLAGS: &[(&str, Treatment)] = &[
     ("--check", Taken),
     ("--check=false", Taken),
     ("--compress", Taken),
-    ("--cpu-period=1", Warned(NO_LIMITS)),
-    ("--cpu-quota=1", Warned(NO_LIMITS)),
-    ("--cpu-shares=1", Warned(NO_LIMITS)),
-    ("-c=1", Warned(NO_LIMITS)),
-    ("--cpuset-cpus=0", Warned(NO_LIMITS)),
-    ("--cpuset-mems=0", Warned(NO_LIMITS)),
+    ("--cpu-period=1", Taken),
+    ("--cpu-quota=1", Taken),
+    ("--cpu-shares=1", Taken),
+    ("-c=1", Taken),
+    ("--cpuset-cpus=0", Taken),
+    ("--cpuset-mems=0", Taken),
     ("--debug", Taken),
     ("-D", Taken),
     ("--file=Dockerfile", Taken),
@@ -110,9 +108,13 @@ const FLAGS: &[(&str, Treatment)] = &[
     ("-j3", Taken),
     ("--label=a=b", Taken),
     ("--load", Taken),
-    ("--memory=1g", Warned(NO_LIMITS)),
-    ("-m1g", Warned(NO_LIMITS)),
-    ("--memory-swap=1g", Warned(NO_LIMITS)),
+    ("--memory=1g", Taken),
+    ("-m1g", Taken),
+    ("--memory-swap=-1", Taken),
+    (
+        "--memory-swap=1g",
+        Refused("a memory-swap limit needs a memory limit as well"),
+    ),
     ("--metadata-file=x", Taken),
     ("--network=none", Taken),
     (
@@ -143,10 +145,7 @@ const FLAGS: &[(&str, Treatment)] = &[
     ("--push", Taken),
     ("--quiet", Taken),
     ("-q", Taken),
-    (
-        "--resource=memory=1g",
-        Refused("not supported yet: --resource"),
-    ),
+    ("--resource=memory=1g", Taken),
     ("--rm", Taken),
     ("--rm=false", Taken),
     ("--sbom=false", Taken),

@@ -6,6 +6,7 @@ use crate::op::copy::error::CopyError;
 use crate::op::error::StepError;
 use crate::op::steps::reference_of;
 use crate::outcome::{Failure, FailureKind};
+use crate::sandbox::{SandboxError, SetupError};
 
 /// The user gave up.
 pub(super) fn interrupted() -> Failure {
@@ -31,15 +32,32 @@ pub(super) fn of_step(vertex: &Vertex, error: &StepError) -> Failure {
         _ => crate::text::chain(error),
     };
     let mut failure = Failure::new(kind_of(error), message).of_vertex(reference_of(vertex));
-    if let StepError::Copy(error) = error
-        && let Some(hint) = error.hint()
-    {
+    if let Some(hint) = hint_of(error) {
         failure = failure.hint(hint);
     }
     match &vertex.origin {
         Some(origin) => failure.at(origin.lines),
         None => failure,
     }
+}
+
+fn hint_of(error: &StepError) -> Option<String> {
+    if let StepError::Copy(error) = error {
+        return error.hint();
+    }
+    if let StepError::Command { hint, .. } = error {
+        return hint.clone();
+    }
+    if let StepError::Start { source, .. } = error {
+        return hint_of(source);
+    }
+    let StepError::Sandbox(SandboxError::Setup(SetupError::Action { errno, .. })) = error else {
+        return None;
+    };
+    matches!(errno.0, libc::EPERM | libc::EACCES).then(|| {
+        "the kernel does not let this process do that; `builder doctor` says what is missing"
+            .to_owned()
+    })
 }
 
 fn is_about_sources(error: &CopyError) -> bool {
@@ -54,6 +72,7 @@ fn kind_of(error: &StepError) -> FailureKind {
         StepError::Command { .. } | StepError::Start { .. } => FailureKind::Step,
         StepError::Copy(_)
         | StepError::NoSecret { .. }
+        | StepError::NoAgent { .. }
         | StepError::Unsupported { .. }
         | StepError::Registry(_) => FailureKind::Dockerfile,
         StepError::Sandbox(_) => FailureKind::Step,
@@ -70,4 +89,3 @@ fn kind_of(error: &StepError) -> FailureKind {
         StepError::Internal { .. } => FailureKind::Internal,
     }
 }
-        | StepError::NoAgent { .. }

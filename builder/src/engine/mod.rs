@@ -241,6 +241,7 @@ impl Engine {
                 platform: target.to_string(),
                 dockerfile: input::dockerfile_identity(request),
                 can_run: target.rank(&self.surroundings.platform()).is_some(),
+                resources: request.execution.resources.clone(),
             },
             clock: self.clock.clone(),
             images: image_layers.collect(),

@@ -15,6 +15,8 @@ pub enum StepError {
         command: String,
         /// `exit code: 3`
         how: String,
+        /// What to do about it, if that is known.
+        hint: Option<String>,
     },
     /// A command could not be started.
     #[error("process {command} did not complete successfully")]
@@ -66,14 +68,14 @@ pub enum StepError {
         /// Its id.
         id: String,
     },
-    /// A layer that a record names is neither here nor to be had.
-    #[error("layer {diff_id} is not in the store, and no registry is known to have it")]
     /// A required socket was not given.
     #[error("no SSH key {} forwarded from the client", frontend::gofmt::quote(id))]
     NoAgent {
         /// Its id.
         id: String,
     },
+    /// A layer that a record names is neither here nor to be had.
+    #[error("layer {diff_id} is not in the store, and no registry is known to have it")]
     LayerGone {
         /// Which.
         diff_id: String,

@@ -79,7 +79,7 @@ pub(super) fn run(
             SecurityMode::Sandbox => Security::Sandbox,
             SecurityMode::Insecure => Security::Insecure,
         },
-        limits: limits(op),
+        limits: limits(op, &steps.settings.resources),
     };
     let locks: Vec<BorrowedFd<'_>> = claim
         .iter()
@@ -87,7 +87,7 @@ pub(super) fn run(
         .chain(held.locks())
         .collect();
     let exit = run_in_sandbox(steps, vertex, &spec, &locks, cancel).map_err(unstarted)?;
-    check(op, &exit, cancel)?;
+    check(op, &exit, &spec.limits.resources, cancel)?;
     drop(held);
     steps.layers.freeze(tree, root)
 }
@@ -133,7 +133,12 @@ fn emit_output(
     });
 }
 
-fn check(op: &ExecOp, exit: &Exit, cancel: &CancelFlag) -> Result<(), StepError> {
+fn check(
+    op: &ExecOp,
+    exit: &Exit,
+    resources: &Resources,
+    cancel: &CancelFlag,
+) -> Result<(), StepError> {
     if exit.status == ExitStatus::Code(0) {
         return Ok(());
     }
@@ -149,7 +154,28 @@ fn check(op: &ExecOp, exit: &Exit, cancel: &CancelFlag) -> Result<(), StepError>
     Err(StepError::Command {
         command: quoted(op),
         how,
+        hint: hint(exit, resources),
     })
+}
+
+/// What to do about an end by the kernel's hand.
+fn hint(exit: &Exit, resources: &Resources) -> Option<String> {
+    let is_killed = matches!(
+        exit.status,
+        ExitStatus::Code(137) | ExitStatus::Signal(libc::SIGKILL)
+    );
+    match (exit.is_oom_killed, resources.memory) {
+        (true, Some(bytes)) => Some(format!(
+            "the command went over its memory limit of {}; raise it with --resource=memory=SIZE",
+            crate::text::binary_size(bytes)
+        )),
+        (true, None) => Some("the cgroup it runs in has no more memory".to_owned()),
+        (false, _) if is_killed => Some(
+            "the command was killed by SIGKILL, which is what the kernel does when the machine runs out of memory"
+                .to_owned(),
+        ),
+        (false, _) => None,
+    }
 }
 
 /// The environment of the command: its own, then proxies in both cases, then secrets.
@@ -171,7 +197,7 @@ fn environment(op: &ExecOp, secrets: Vec<(String, String)>) -> Vec<(String, Stri
     env
 }
 
-fn limits(op: &ExecOp) -> Limits {
+fn limits(op: &ExecOp, resources: &Resources) -> Limits {
     let ulimits = op.ulimits.iter().map(|limit| Ulimit {
         name: limit.name.clone(),
         soft: limit.soft,
@@ -181,6 +207,6 @@ fn limits(op: &ExecOp) -> Limits {
         shm_size: op.shm_size,
         ulimits: ulimits.collect(),
         cgroup_parent: op.cgroup_parent.clone(),
-        resources: Resources::default(),
+        resources: resources.clone(),
     }
 }

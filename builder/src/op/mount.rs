@@ -153,7 +153,11 @@ fn source_of(
             data.filter(|_| !mount.target.is_empty()).map(file)
         }
         MountKind::Ssh {
-            is_required: true, ..
+            id,
+            mode,
+            uid,
+            gid,
+            is_required,
         } => {
             let owner = Owner {
                 uid: *uid,

@@ -35,6 +35,11 @@ impl Runner {
         }
     }
 
+    /// Where tasks beside a command run.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Runs a command; `locks` are held until its last process is gone.
     pub(super) fn run(
         &self,

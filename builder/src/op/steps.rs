@@ -25,6 +25,7 @@ use crate::cancel::CancelFlag;
 use crate::clock::Clock;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
+use crate::sandbox::spec::Resources;
 use crate::solve::scheduler::{KeyAnswer, Performer, Task};
 use crate::solve::state::Node;
 
@@ -44,9 +45,9 @@ pub struct StepSettings {
     pub resolv_conf: Vec<u8>,
     /// Values of secrets.
     pub secrets: Box<dyn Secrets>,
-    /// Time of directories that no source gives one, in seconds.
     /// Sockets of ssh agents and the like.
     pub agents: Box<dyn Agents>,
+    /// Time of directories that no source gives one, in seconds.
     pub created_mtime: i64,
     /// Threads for hashing and copying.
     pub threads: usize,
@@ -58,6 +59,8 @@ pub struct StepSettings {
     pub strictness: frontend::lower::Strictness,
     /// Whether commands of the platform can run on this machine.
     pub can_run: bool,
+    /// What each command may use; not part of keys.
+    pub resources: Resources,
 }
 
 impl std::fmt::Debug for StepSettings {

@@ -199,8 +199,11 @@ impl Cgroups {
             let dir = group.join(self.next.to_string());
             fs::create_dir(&dir).attempt(Action::Cgroup, &dir)?;
             step.dirs.push(dir.clone());
+            if self.hierarchies.legacy.get("cpuset") == Some(&base) {
+                inherit_cpuset(&group, &dir).attempt(Action::Cgroup, &dir)?;
+            }
             for (file, value) in &writes {
-                fs::write(dir.join(file), value).attempt(Action::Cgroup, dir.join(file))?;
+                write_limit(&dir, file, value)?;
             }
             if writes.iter().any(|(file, _)| file.starts_with("memory.")) {
                 step.memory = Some(dir.join(if is_unified {
@@ -250,6 +253,11 @@ impl Cgroups {
             return Ok(());
         }
         fs::create_dir_all(group)?;
+        if let Some(base) = self.hierarchies.legacy.get("cpuset")
+            && group.starts_with(base)
+        {
+            fill_cpusets(base, group)?;
+        }
         if !self.groups.iter().any(|known| known == group) {
             self.groups.push(group.to_owned());
         }
@@ -363,6 +371,48 @@ fn oom_kills(text: &str) -> u64 {
         .find_map(|line| line.strip_prefix("oom_kill "))
         .and_then(|count| count.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// A limit that the kernel does not have is named, with what to do.
+fn write_limit(dir: &Path, file: &str, value: &str) -> Result<(), SetupError> {
+    let path = dir.join(file);
+    match fs::write(&path, value) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SetupError::Unsupported {
+            what: format!(
+                "`{file}` is not among this kernel's limits; leave that limit away or {}",
+                remedy(file)
+            ),
+        }),
+        other => other.attempt(Action::Cgroup, path),
+    }
+}
+
+fn remedy(file: &str) -> &'static str {
+    if file.contains("swap") || file.contains("memsw") {
+        "boot with swapaccount=1"
+    } else {
+        "mount the controller's hierarchy"
+    }
+}
+
+/// A new cpuset of the v1 hierarchy is empty, and nothing can join it: it gets what its parent has.
+fn fill_cpusets(base: &Path, group: &Path) -> io::Result<()> {
+    let mut dir = base.to_owned();
+    for name in group.strip_prefix(base).unwrap_or(Path::new("")) {
+        let child = dir.join(name);
+        inherit_cpuset(&dir, &child)?;
+        dir = child;
+    }
+    Ok(())
+}
+
+fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        if fs::read_to_string(child.join(file))?.trim().is_empty() {
+            fs::write(child.join(file), fs::read_to_string(parent.join(file))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Lets the children of `base` down to `group` have limits (v2).

@@ -13,8 +13,8 @@ use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, openat};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{
-    Resource, Rlimit, Signal, chdir, fchdir, pivot_root, set_parent_process_death_signal,
-    setrlimit, setsid, umask,
+    Resource, Rlimit, Signal, chdir, fchdir, getrlimit, pivot_root,
+    set_parent_process_death_signal, setrlimit, setsid, umask,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
@@ -191,7 +191,18 @@ fn set_limits(ulimits: &[Ulimit]) -> Result<(), SetupError> {
             current: u64::try_from(ulimit.soft).ok(),
             maximum: u64::try_from(ulimit.hard).ok(),
         };
-        setrlimit(resource, limit).attempt(Action::Limit, &ulimit.name)?;
+        match setrlimit(resource, limit.clone()) {
+            Err(rustix::io::Errno::PERM) => {
+                let shown =
+                    |value: Option<u64>| value.map_or("unlimited".to_owned(), |n| n.to_string());
+                return Err(SetupError::UlimitRefused {
+                    name: ulimit.name.clone(),
+                    wanted: shown(limit.maximum),
+                    allowed: shown(getrlimit(resource).maximum),
+                });
+            }
+            other => other.attempt(Action::Limit, &ulimit.name)?,
+        }
     }
     Ok(())
 }

@@ -86,6 +86,19 @@ pub enum SetupError {
         /// The name.
         name: String,
     },
+    /// A limit above what this process may set.
+    #[error(
+        "cannot raise the limit `{name}` to {wanted}: this process is allowed {allowed} and lacks CAP_SYS_RESOURCE; \
+         ask for no more, or raise the limit where builder is started"
+    )]
+    UlimitRefused {
+        /// The name.
+        name: String,
+        /// What was asked for.
+        wanted: String,
+        /// What is allowed.
+        allowed: String,
+    },
     /// A string of the command holds a NUL.
     #[error("{what} contains a NUL byte")]
     Nul {
