@@ -22,7 +22,7 @@
 //!   contexts/               stat caches of build contexts
 //!   claims/                 lock files of steps being run
 //!   leases/                 lock files of running builds
-//!   logs/                   output of steps
+//!   logs/N/                 output of the steps of a build (log)
 //! ```
 
 //!
@@ -39,6 +39,7 @@
 //! | `lock`, exclusive | garbage collection | it deletes lock files |
 //! | `claims/KEY` | the process that runs a step, and its sandbox | the step runs |
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |
+//! | `logs/N`, shared | a build that ran commands | it lasts |
 //! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
 
 pub mod blob;
@@ -49,6 +50,7 @@ pub mod io;
 pub mod key;
 pub mod layer;
 pub mod lease;
+pub mod log;
 pub mod mounts;
 pub mod root;
 pub mod snapshot;
