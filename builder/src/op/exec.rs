@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use cache::claim::Claim;
 use cache::digest::DiffId;
+use cache::log::Ending;
 use frontend::graph::{ExecOp, NetworkMode, SecurityMode, VertexId};
 
 use super::error::StepError;
@@ -26,6 +27,9 @@ const PROXY_VARIABLES: [&str; 5] = [
     "no_proxy",
     "all_proxy",
 ];
+
+/// How BuildKit says that the kernel killed a command for want of memory.
+const OUT_OF_MEMORY: &str = "cannot allocate memory";
 
 /// Runs the command of `vertex` on its root and makes the layer it leaves.
 pub(super) fn run(
@@ -96,6 +100,8 @@ pub(super) fn run(
 pub(super) fn unstarted(op: &ExecOp, error: StepError) -> StepError {
     match error {
         StepError::Canceled => StepError::Canceled,
+        // The disk is full, say, which is no matter of the command.
+        StepError::Store(error) => StepError::Store(error),
         other => StepError::Start {
             command: quoted(op),
             source: Box::new(other),
@@ -115,9 +121,30 @@ fn run_in_sandbox(
     cancel: &CancelFlag,
 ) -> Result<Exit, StepError> {
     let reference = steps.reference(vertex);
-    let events = Arc::clone(&steps.events);
-    let output = move |stream, bytes: &[u8]| emit_output(&*events, &reference, stream, bytes);
-    steps.sandbox.run(spec, locks, output, cancel)
+    let mut log = steps.log.step(&steps.vertex(vertex).name, &reference.0)?;
+    let output = |stream, bytes: &[u8]| {
+        log.write(bytes)?;
+        emit_output(&*steps.events, &reference, stream, bytes);
+        Ok(())
+    };
+    let exit = steps.sandbox.run(spec, locks, output, cancel);
+    let ended = log.end(match &exit {
+        Ok(exit) => ending(exit),
+        Err(error) => Ending::Failed(crate::text::chain(error)),
+    });
+    let exit = exit?;
+    ended?;
+    Ok(exit)
+}
+
+fn ending(exit: &Exit) -> Ending {
+    match exit.status {
+        ExitStatus::Code(0) => Ending::Done,
+        _ if exit.is_oom_killed => Ending::Failed(OUT_OF_MEMORY.to_owned()),
+        ExitStatus::Code(code) => Ending::Failed(format!("exit code: {code}")),
+        // A shell reports a signal like this, and so does runc.
+        ExitStatus::Signal(signal) => Ending::Failed(format!("exit code: {}", 128 + signal)),
+    }
 }
 
 fn emit_output(
@@ -139,18 +166,12 @@ fn check(
     resources: &Resources,
     cancel: &CancelFlag,
 ) -> Result<(), StepError> {
-    if exit.status == ExitStatus::Code(0) {
+    let Ending::Failed(how) = ending(exit) else {
         return Ok(());
-    }
+    };
     if cancel.is_set() {
         return Err(StepError::Canceled);
     }
-    let how = match exit.status {
-        _ if exit.is_oom_killed => "cannot allocate memory".to_owned(),
-        ExitStatus::Code(code) => format!("exit code: {code}"),
-        // A shell reports a signal like this, and so does runc.
-        ExitStatus::Signal(signal) => format!("exit code: {}", 128 + signal),
-    };
     Err(StepError::Command {
         command: quoted(op),
         how,

@@ -40,12 +40,12 @@ impl Runner {
         &self.handle
     }
 
-    /// Runs a command; `locks` are held until its last process is gone.
+    /// Runs a command; `locks` are held until its last process is gone. If its output cannot be taken, it is killed.
     pub(super) fn run(
         &self,
         spec: &SandboxSpec,
         locks: &[BorrowedFd<'_>],
-        mut output: impl FnMut(Stream, &[u8]),
+        mut output: impl FnMut(Stream, &[u8]) -> Result<(), StepError>,
         cancel: &CancelFlag,
     ) -> Result<Exit, StepError> {
         let failed = |source| StepError::Io {
@@ -57,6 +57,7 @@ impl Runner {
         let event = Cancel::new().map_err(failed)?;
         let flag = cancel.clone();
         let forwarded = event.clone();
+        let mut refused = None;
         let forward = self.handle.spawn(async move {
             flag.wait().await;
             forwarded.cancel();
@@ -66,9 +67,17 @@ impl Runner {
                 spec::Stream::Stdout => Stream::Stdout,
                 spec::Stream::Stderr => Stream::Stderr,
             };
-            output(stream, bytes);
+            if refused.is_none()
+                && let Err(error) = output(stream, bytes)
+            {
+                refused = Some(error);
+                event.cancel();
+            }
         });
         forward.abort();
+        if let Some(error) = refused {
+            return Err(error);
+        }
         match result {
             Err(SandboxError::Cancelled) => Err(StepError::Canceled),
             other => Ok(other?),

@@ -9,6 +9,7 @@ use cache::digest::{CacheKey, ChainId, DiffId};
 use cache::key::builder::{KeyBuilder, Parts};
 use cache::key::index::Keys;
 use cache::key::record::Record;
+use cache::log::BuildLog;
 use cache::root::StatePaths;
 use frontend::graph::{ExecOp, Graph, Op, Vertex, VertexId};
 use tokio::sync::Semaphore;
@@ -109,6 +110,7 @@ pub struct Steps {
     pub(super) keys: Arc<Keys>,
     pub(super) contexts: Contexts,
     pub(super) sandbox: Runner,
+    pub(super) log: BuildLog,
     pub(super) events: Arc<dyn EventSink>,
     pub(super) settings: StepSettings,
     clock: Clock,
@@ -175,6 +177,7 @@ impl Steps {
     /// Takes what it is made of.
     pub fn new(parts: StepsParts) -> Self {
         Self {
+            log: BuildLog::new(&parts.paths),
             graph: parts.graph,
             paths: parts.paths,
             layers: Arc::new(parts.layers),
