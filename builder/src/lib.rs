@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod cli;
 pub mod clock;
 pub mod context;
+pub mod doctor;
 pub mod engine;
 pub mod export;
 pub mod image;

@@ -191,7 +191,7 @@ fn set_limits(ulimits: &[Ulimit]) -> Result<(), SetupError> {
             current: u64::try_from(ulimit.soft).ok(),
             maximum: u64::try_from(ulimit.hard).ok(),
         };
-        match setrlimit(resource, limit.clone()) {
+        match setrlimit(resource, limit) {
             Err(rustix::io::Errno::PERM) => {
                 let shown =
                     |value: Option<u64>| value.map_or("unlimited".to_owned(), |n| n.to_string());

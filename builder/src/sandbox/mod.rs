@@ -24,7 +24,7 @@
 //! [`spec`] what is asked · `plan` what will be done (pure) · `host` the builder's side · `init` the other side · `child` the
 //! step up to exec, in order · `mounts`, `sources`, `dev`, `rooted` file systems · `stubs` what is taken back afterwards ·
 //! `cgroup`, `resources`, `devices` limits · `seccomp` system calls · `user`, `program` names looked up in the root · [`rung`], `idmap`,
-//! `enter` how much privilege there is · `channel` messages · `sys` the unsafe system calls.
+//! `enter` how much privilege there is · [`examine`] what the kernel offers · `channel` messages · `sys` the unsafe system calls.
 
 mod cgroup;
 mod channel;
@@ -33,6 +33,7 @@ mod dev;
 mod devices;
 mod enter;
 mod error;
+pub mod examine;
 mod host;
 mod hosts;
 mod idmap;
