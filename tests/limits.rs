@@ -33,7 +33,7 @@ fn controller(name: &str) -> Option<bool> {
 fn is_legacy_or_skip(name: &str) -> Option<bool> {
     let found = controller(name);
     if found.is_none() {
-        println!("skipped: this machine has no `{name}` controller");
+        eprintln!("skipped: this machine has no `{name}` controller");
     }
     found
 }

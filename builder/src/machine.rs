@@ -1,5 +1,6 @@
 //! The engine on this machine, as the command line drives it.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use crate::cancel::CancelFlag;
 use crate::cli::answer::Answer;
 use crate::cli::push::PushRequest;
 use crate::cli::request::{BuildRequest, Inquiry, Isolation};
-use crate::cli::{self, DebugView, StoreRequest};
+use crate::cli::{self, DebugView, LogRequest, StoreRequest};
 use crate::clock::Clock;
+use crate::doctor::report::Report;
 use crate::engine::{Engine, Surroundings};
 use crate::export::spec::StdoutKind;
 use crate::outcome::{Failure, FailureKind, Outcome};
@@ -78,6 +80,14 @@ impl cli::Engine for Machine {
 
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
         crate::engine::store::perform(request)
+    }
+
+    fn logs(&self, request: &LogRequest, output: &mut dyn Write) -> Result<(), Failure> {
+        crate::engine::logs::show(request, output)
+    }
+
+    fn doctor(&self, state_root: &Path) -> Report {
+        crate::doctor::examine(state_root)
     }
 
     fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure> {

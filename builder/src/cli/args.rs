@@ -41,6 +41,10 @@ pub(super) enum Verb {
     Build(Box<BuildArgs>),
     /// Push an image of the store to its registry
     Push(PushArgs),
+    /// Show what a step of the last build wrote, or list its steps
+    Logs(LogsArgs),
+    /// Tell what this machine lets builds do, and what would help
+    Doctor(DoctorArgs),
     #[command(flatten)]
     Other(OtherVerb),
 }
@@ -101,6 +105,34 @@ pub(super) struct RmArgs {
     /// Names of images, or ids: an id stands for every name of its image
     #[arg(required = true)]
     pub(super) names: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Number of a step, or a part of its name [default: list them]
+    pub(super) step: Option<String>,
+    /// Number of an earlier build
+    #[arg(long, value_name = "N")]
+    pub(super) build: Option<u64>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// How to tell it
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(super) format: ReportFormat,
+    /// Run a step in a user namespace and do nothing else
+    #[arg(long = "try-userns", hide = true)]
+    pub(super) tries_user_namespace: bool,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum ReportFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -29,12 +29,13 @@ use std::sync::Arc;
 use frontend::source::SourceFile;
 
 use self::answer::Answer;
-use self::args::{BuildArgs, DebugVerb, OtherVerb, Verb};
+use self::args::{BuildArgs, DebugVerb, DoctorArgs, LogsArgs, OtherVerb, ReportFormat, Verb};
 use self::environment::Environment;
 use self::push::PushRequest;
 use self::request::{BuildRequest, Call, Inquiry, Isolation, Presentation, PullPolicy, Registries};
 pub use self::resolve::Host;
 use crate::clock::Clock;
+use crate::doctor::report::Report;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::progress::display::{Display, Mode, Size, Terminal};
 use crate::progress::sink::EventSink;
@@ -88,6 +89,16 @@ pub trait Engine {
     /// There is no such image, or the registry does not take it.
     fn push(&self, request: &PushRequest, events: Arc<dyn EventSink>) -> Result<String, Failure>;
 
+    /// Writes what steps of earlier builds wrote.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such step, or it cannot be read or written.
+    fn logs(&self, request: &LogRequest, output: &mut dyn Write) -> Result<(), Failure>;
+
+    /// Examines what builds need of this machine, with that state directory.
+    fn doctor(&self, state_root: &Path) -> Report;
+
     /// Shows what is made of a Dockerfile: what goes to standard output.
     ///
     /// # Errors
@@ -132,6 +143,17 @@ pub enum StoreCommand {
         /// Names or ids.
         names: Vec<String>,
     },
+}
+
+/// Whose output to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// Number or a part of the name; the list of all if absent.
+    pub step: Option<String>,
+    /// The last that ran a command if absent.
+    pub build: Option<u64>,
+    /// The state directory.
+    pub state_root: std::path::PathBuf,
 }
 
 /// A view of a Dockerfile.
@@ -264,11 +286,46 @@ fn dispatch(verb: Verb, streams: &mut Streams, engine: &dyn Engine) -> u8 {
     match verb {
         Verb::Build(args) => build(&args, &host, streams, engine),
         Verb::Push(args) => push::run(args, &host, streams, engine),
+        Verb::Logs(args) => exit_code(logs(args, &host, streams, engine), streams),
+        Verb::Doctor(args) => exit_code(doctor(&args, &host, streams, engine), streams),
         Verb::Other(verb) => {
             let outcome = answer(verb, &host, engine).and_then(|text| streams.print(&text));
             exit_code(outcome, streams)
         }
     }
+}
+
+fn logs(
+    args: LogsArgs,
+    host: &Host,
+    streams: &mut Streams,
+    engine: &dyn Engine,
+) -> Result<(), Failure> {
+    let request = LogRequest {
+        step: args.step,
+        build: args.build,
+        state_root: resolve::state_root(&host.environment, host.is_root)?,
+    };
+    engine.logs(&request, &mut *streams.stdout)
+}
+
+/// Prints the report, and fails if nothing can be built here.
+fn doctor(
+    args: &DoctorArgs,
+    host: &Host,
+    streams: &mut Streams,
+    engine: &dyn Engine,
+) -> Result<(), Failure> {
+    let state_root = resolve::state_root(&host.environment, host.is_root)?;
+    if args.tries_user_namespace {
+        return crate::doctor::try_user_namespace(&state_root);
+    }
+    let report = engine.doctor(&state_root);
+    streams.print(&match args.format {
+        ReportFormat::Text => report.text(),
+        ReportFormat::Json => report.json(),
+    })?;
+    report.verdict()
 }
 
 /// Does what is not a build: what goes to standard output.

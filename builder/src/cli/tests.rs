@@ -75,6 +75,15 @@ impl Engine for Scripted {
         Ok(format!("{}@sha256:m", request.name))
     }
 
+    fn logs(&self, request: &LogRequest, output: &mut dyn io::Write) -> Result<(), Failure> {
+        writeln!(output, "{:?} {:?}", request.step, request.build).unwrap();
+        Ok(())
+    }
+
+    fn doctor(&self, _state_root: &Path) -> Report {
+        Report::new(Vec::new())
+    }
+
     fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure> {
         Ok(format!("{view:?} {}\n", source.name()))
     }

@@ -63,7 +63,7 @@ pub fn try_user_namespace(state_root: &Path) -> Result<(), Failure> {
             Trial::Worked | Trial::Untried => Ok(()),
         },
         Choice::Enter(entry) => {
-            let words = vec!["doctor".into(), TRY_FLAG.into()];
+            let words = vec!["builder".into(), "doctor".into(), TRY_FLAG.into()];
             let variables = vec![("BUILD_ROOT".into(), state_root.into())];
             Err(failed(&entry.enter(&Inside::new(words, variables))))
         }

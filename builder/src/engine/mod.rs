@@ -17,6 +17,7 @@ mod flat;
 mod input;
 mod inquiry;
 mod isolation;
+pub(crate) mod logs;
 mod outputs;
 mod push;
 mod push_image;
