@@ -32,7 +32,9 @@ impl Case {
             is_root: false,
             has_terminal: self.has_terminal,
         };
-        resolve(&args, &host, &mut std::io::empty()).map_err(|failure| failure.to_string())
+        super::refuse_unsupported(&args)
+            .and_then(|()| resolve(&args, &host, &mut std::io::empty()))
+            .map_err(|failure| failure.to_string())
     }
 }
 

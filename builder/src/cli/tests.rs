@@ -120,7 +120,7 @@ fn the_name_decides_the_verb() {
             &["builder", "build", "."][..],
             &["builder", "build", "."][..],
         ),
-        (&["/usr/bin/build", "."], &["/usr/bin/build", "build", "."]),
+        (&["/usr/bin/build", "."], &["builder", "build", "."]),
         (&["build", "--version"], &["build", "--version"]),
         (&["builder"], &["builder"]),
     ];

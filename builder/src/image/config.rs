@@ -181,7 +181,7 @@ mod tests {
             origin: LayerOrigin::Step {
                 vertex: VertexId(vertex),
                 created: Duration::new(seconds, 500_000_000),
-                name: String::new(),
+                name: format!("step {vertex}"),
             },
         }
     }
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_without_entry_get_fillers_at_their_place() {
+    fn layers_without_entry_get_fillers_at_the_end() {
         let base = json!({"created": "2020-01-01T00:00:00Z"});
         let draft = draft(
             Some(base),
@@ -351,12 +351,12 @@ mod tests {
         let time = |n: u32| format!("1970-01-01T00:00:0{n}.5Z");
         let expected = vec![
             entry("2020-01-01T00:00:00Z", "-", FILLER, false),
-            entry(&time(1), "-", FILLER, false),
             entry(&time(2), "A", NEW, false),
             entry(&time(2), "gone", NEW, true),
-            entry(&time(3), "-", FILLER, false),
             entry(&time(4), "B", NEW, false),
-            entry(&time(5), "-", FILLER, false),
+            entry(&time(3), "step 3", FILLER, false),
+            entry(&time(4), "step 4", FILLER, false),
+            entry(&time(5), "step 5", FILLER, false),
         ];
         assert_eq!(entries(&image), expected);
     }

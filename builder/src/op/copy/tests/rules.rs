@@ -185,7 +185,7 @@ fn missing_sources() {
     let scratch = changed(&["/no/such"], "/x", |action| action.input = None);
     assert_eq!(
         world.error(&scratch),
-        "failed to copy from scratch: lstat /no/such: no such file or directory"
+        "failed to calculate checksum of ref scratch: \"/no/such\": not found: lstat /no/such: no such file or directory"
     );
 }
 
