@@ -20,6 +20,7 @@
 //!   chunks/                 compressed chunks (layer::compress)
 //!   cache-mounts/           directories of RUN --mount=type=cache
 //!   contexts/               stat caches of build contexts
+//!   git/HEX/                bare repositories by remote; may be deleted when nobody holds their lock file
 //!   claims/                 lock files of steps being run
 //!   leases/                 lock files of running builds
 //!   logs/N/                 output of the steps of a build (log)
@@ -41,6 +42,7 @@
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |
 //! | `logs/N`, shared | a build that ran commands | it lasts |
 //! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
+//! | `git/HEX.lock` | the build that fetches from the remote | it fetches and checks out |
 
 pub mod blob;
 pub mod checksum;

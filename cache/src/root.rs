@@ -282,6 +282,11 @@ impl StatePaths {
         self.root.join("cache-mounts")
     }
 
+    /// `git`: repositories that sources were fetched into.
+    pub fn git(&self) -> PathBuf {
+        self.root.join("git")
+    }
+
     /// `leases`
     pub fn leases(&self) -> PathBuf {
         self.root.join("leases")

@@ -74,6 +74,12 @@ fn kind_of(error: &StepError) -> FailureKind {
         | StepError::NoSecret { .. }
         | StepError::NoAgent { .. }
         | StepError::Unsupported { .. }
+        | StepError::Url { .. }
+        | StepError::HttpStatus { .. }
+        | StepError::Checksum { .. }
+        | StepError::Moved { .. }
+        | StepError::BadCredential { .. }
+        | StepError::Git(_)
         | StepError::Registry(_) => FailureKind::Dockerfile,
         StepError::Sandbox(_) => FailureKind::Step,
         StepError::Layer(_)

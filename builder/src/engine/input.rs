@@ -9,9 +9,12 @@ use frontend::ignore::IgnoreRules;
 use crate::cli::request::{BuildRequest, NamedSource, SecretSource, SshSource};
 use crate::op::agent::{Agent, Agents};
 use crate::op::error::StepError;
+use crate::op::git::{GitSettings, SshAccess};
 use crate::op::local::LocalSource;
+use crate::op::remote::Reach;
 use crate::op::steps::Secrets;
 use crate::outcome::{Failure, FailureKind};
+use crate::registry::client::Client;
 
 /// The largest secret (BuildKit's `session/secrets`).
 const MAX_SECRET: usize = 500 * 1024;
@@ -73,6 +76,35 @@ pub(super) fn local_sources(
         }
     }
     Ok(sources)
+}
+
+/// How other machines are reached.
+pub(super) fn reach(request: &BuildRequest, client: &Client) -> Reach {
+    let environment = &request.registries.environment;
+    let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+    let names = proxies
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    let proxies = names.filter_map(|name| {
+        let value = environment.value(&name)?.to_owned();
+        Some((name, value))
+    });
+    let home = environment.path("HOME");
+    Reach {
+        client: client.clone(),
+        handle: tokio::runtime::Handle::current(),
+        git: GitSettings {
+            path: environment.value("PATH").unwrap_or_default().to_owned(),
+            proxies: proxies.collect(),
+            authorities: environment.path("SSL_CERT_FILE"),
+            known_hosts: home.map(|home| home.join(".ssh/known_hosts")),
+            ssh: match request.ssh.get("default") {
+                None => SshAccess::None,
+                Some(SshSource::Path(path)) => SshAccess::Path(path.clone()),
+                Some(SshSource::Keys(keys)) => SshAccess::Keys(keys.clone()),
+            },
+        },
+    }
 }
 
 /// Tells the Dockerfiles of a store apart: where the context is and what the file is called.

@@ -50,6 +50,7 @@ use crate::image::history::{ImageLayer, LayerOrigin};
 use crate::op::image::{KnownImage, Resolver};
 use crate::op::layers::{LayerParts, Layers};
 use crate::op::local::Contexts;
+use crate::op::remote::Remotes;
 use crate::op::runner::Runner;
 use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
 use crate::outcome::{Failure, FailureKind, Outcome};
@@ -142,6 +143,7 @@ impl Engine {
             &images,
             &ignore,
             &target,
+            &client,
         );
         let steps = Arc::new(steps?);
         let build = Build {
@@ -204,6 +206,7 @@ impl Engine {
         images: &BTreeMap<String, KnownImage>,
         ignore: &Option<(String, frontend::ignore::IgnoreRules)>,
         target: &Platform,
+        client: &Client,
     ) -> Result<Steps, Failure> {
         for (_, vertex) in graph.vertices() {
             let inputs = vertex
@@ -230,6 +233,7 @@ impl Engine {
             layers,
             keys: Keys::new(paths),
             contexts: Contexts::new(paths.clone(), locals),
+            remotes: Remotes::new(input::reach(request, client)),
             sandbox: Runner::new(self.surroundings.rung, tokio::runtime::Handle::current()),
             events: Arc::clone(&self.events),
             settings: StepSettings {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use super::copy::error::CopyError;
 
+/// Why a text is no URL.
+pub type UrlError = <reqwest::Url as std::str::FromStr>::Err;
+
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -97,6 +100,48 @@ pub enum StepError {
         /// What, and what to do instead.
         what: String,
     },
+    /// An address that is none.
+    #[error("`{url}` is not a URL")]
+    Url {
+        /// As written.
+        url: String,
+        /// What is wrong.
+        #[source]
+        source: UrlError,
+    },
+    /// A server has no file for us.
+    #[error("invalid response status {status} from {url}")]
+    HttpStatus {
+        /// Where, without password and query.
+        url: String,
+        /// What it answered.
+        status: u16,
+    },
+    /// What was fetched is not what was to be fetched.
+    #[error("digest mismatch: {what} is {found}, expected {expected}")]
+    Checksum {
+        /// Where it came from.
+        what: String,
+        /// What was asked for.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// Something was replaced between asking and fetching.
+    #[error("{what} changed while it was being fetched; build again")]
+    Moved {
+        /// Where it comes from.
+        what: String,
+    },
+    /// A secret that is to be sent to a server is no text of one line.
+    #[error("secret {id} cannot be sent: it is not a single line of printable text")]
+    BadCredential {
+        /// Its id.
+        id: String,
+    },
+    /// A git repository.
+    #[error(transparent)]
+    Git(#[from] super::git::GitError),
     /// The step was given up because another failed or the user said so.
     #[error("canceled")]
     Canceled,

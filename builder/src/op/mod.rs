@@ -3,9 +3,12 @@
 pub mod agent;
 pub mod copy;
 pub mod error;
+pub mod git;
+pub(crate) mod http;
 pub mod image;
 pub mod layers;
 pub mod local;
+pub mod remote;
 pub mod runner;
 pub mod steps;
 pub mod watch;

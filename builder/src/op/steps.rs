@@ -19,6 +19,7 @@ use super::copy::stack_source::{StackSource, TreeOf};
 use super::error::StepError;
 use super::layers::{Layers, Progress};
 use super::local::Contexts;
+use super::remote::{self, Remotes};
 use super::runner::Runner;
 use super::watch::{StepNews, Watcher};
 use super::{exec, exec_key, file};
@@ -109,6 +110,7 @@ pub struct Steps {
     pub(super) layers: Arc<Layers>,
     pub(super) keys: Arc<Keys>,
     pub(super) contexts: Contexts,
+    pub(super) remotes: Remotes,
     pub(super) sandbox: Runner,
     pub(super) log: BuildLog,
     pub(super) events: Arc<dyn EventSink>,
@@ -149,6 +151,8 @@ pub struct StepsParts {
     pub keys: Keys,
     /// The local directories.
     pub contexts: Contexts,
+    /// Files and repositories elsewhere.
+    pub remotes: Remotes,
     /// What runs commands.
     pub sandbox: Runner,
     /// Where events go.
@@ -183,6 +187,7 @@ impl Steps {
             layers: Arc::new(parts.layers),
             keys: Arc::new(parts.keys),
             contexts: parts.contexts,
+            remotes: parts.remotes,
             sandbox: parts.sandbox,
             events: parts.events,
             settings: parts.settings,
@@ -518,7 +523,7 @@ impl Steps {
         Ok(())
     }
 
-    fn compute_key(&self, id: VertexId) -> Result<KeyAnswer, StepError> {
+    fn compute_key(&self, id: VertexId, cancel: &CancelFlag) -> Result<KeyAnswer, StepError> {
         match &self.vertex(id).op {
             Op::Image(op) => self.image(id, &op.manifest),
             Op::Local(_) if self.is_file_system(id) => {
@@ -560,15 +565,14 @@ impl Steps {
                 }
                 self.answer(id, key.finish(), key.into_parts(), None)
             }
-            Op::Git(op) => Err(StepError::Unsupported {
-                what: format!(
-                    "git sources ({}); clone it and use --build-context",
-                    op.remote
-                ),
-            }),
-            Op::Http(op) => Err(StepError::Unsupported {
-                what: format!("ADD of a URL ({}); fetch it in a RUN step", op.url),
-            }),
+            Op::Git(op) => {
+                let remote::Identified { key, parts } = remote::git_key(self, id, op, cancel)?;
+                self.answer(id, key, parts, None)
+            }
+            Op::Http(op) => {
+                let remote::Identified { key, parts } = remote::http_key(self, id, op, cancel)?;
+                self.answer(id, key, parts, None)
+            }
         }
     }
 
@@ -721,7 +725,12 @@ impl Steps {
                 stacked(base, upper.layers.iter().cloned())
             }
             Op::Local(_) => vec![file::run_context(self, id, right.pending.plan.as_deref())?],
-            Op::Image(_) | Op::Git(_) | Op::Http(_) => {
+            Op::Git(op) => vec![remote::git_run(self, id, op, cancel)?],
+            Op::Http(op) => {
+                let key = &right.pending.key;
+                vec![remote::http_run(self, id, op, key, cancel)?]
+            }
+            Op::Image(_) => {
                 return Err(StepError::Internal {
                     what: "a source that was to run",
                 });
@@ -778,12 +787,12 @@ fn node(vertex: &Vertex) -> Node {
     }
 }
 
-/// Whether computing the key of an op may read files, and so must not be done on a thread that others wait for.
+/// Whether computing the key of an op may read files or ask servers, and so must not be done on a thread that others wait for.
 fn may_read_files(op: &Op) -> bool {
     match op {
-        Op::File(_) => true,
+        Op::File(_) | Op::Git(_) | Op::Http(_) => true,
         Op::Exec(exec) => !exec.mounts.is_empty(),
-        Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Merge(_) => false,
+        Op::Image(_) | Op::Local(_) | Op::Merge(_) => false,
     }
 }
 
@@ -801,9 +810,10 @@ impl Performer for Steps {
             }
             let answer = if may_read_files(&self.vertex(id).op) {
                 let steps = Arc::clone(&self);
-                blocking(move || steps.compute_key(id)).await
+                let cancel = cancel.clone();
+                blocking(move || steps.compute_key(id, &cancel)).await
             } else {
-                self.compute_key(id)
+                self.compute_key(id, &cancel)
             };
             answer.map_err(|error| self.told(id, error))
         })

@@ -120,6 +120,11 @@ impl Client {
         Ok(shared.engine.get_or_init(|| engine))
     }
 
+    /// The connections, for what is no registry.
+    pub(crate) fn transport(&self) -> Result<&Transport, ConfigError> {
+        Ok(&self.engine()?.transport)
+    }
+
     /// Counts the tries of one thing.
     pub(crate) fn attempts(&self) -> Attempts {
         Attempts::new(self.shared.backoff)

@@ -6,6 +6,8 @@
 //!                        transport (connections, TLS, proxies, redirects) ──┘
 //! ```
 //!
+//! [`download`] fetches ordinary files with the same connections.
+//!
 //! Knows bytes, digests and documents; the store behind [`cache::blob::BlobStore`] owns the files.
 //!
 //! # Trust
@@ -27,6 +29,7 @@ pub mod client;
 pub mod config;
 pub mod credentials;
 pub mod document;
+pub(crate) mod download;
 pub mod error;
 mod helper;
 pub mod hosts;
@@ -36,7 +39,7 @@ pub mod pull;
 pub mod push;
 mod refusal;
 mod registries_conf;
-mod reply;
+pub(crate) mod reply;
 pub mod resolve;
 pub mod retry;
 mod scopes;
