@@ -1,8 +1,9 @@
 //! How a build ended, as the engine says it and `cli::report` prints it.
 
 use std::fmt;
+use std::sync::Arc;
 
-use frontend::source::{Diagnostic, LineRange};
+use frontend::source::{Diagnostic, LineRange, SourceFile};
 
 use crate::progress::event::VertexRef;
 
@@ -40,6 +41,7 @@ pub struct Failure {
     kind: FailureKind,
     problems: Vec<Diagnostic>,
     vertex: Option<VertexRef>,
+    source: Option<Arc<SourceFile>>,
 }
 
 impl Failure {
@@ -54,6 +56,7 @@ impl Failure {
             kind,
             problems: vec![problem],
             vertex: None,
+            source: None,
         }
     }
 
@@ -69,6 +72,7 @@ impl Failure {
             kind: FailureKind::Dockerfile,
             problems,
             vertex: None,
+            source: None,
         }
     }
 
@@ -100,6 +104,18 @@ impl Failure {
     pub fn of_vertex(mut self, vertex: VertexRef) -> Self {
         self.vertex = Some(vertex);
         self
+    }
+
+    /// Tells the Dockerfile that lines are of, where the caller cannot know it.
+    #[must_use]
+    pub fn in_file(mut self, source: &Arc<SourceFile>) -> Self {
+        self.source = Some(Arc::clone(source));
+        self
+    }
+
+    /// The Dockerfile that lines are of, if it came with a context that had to be fetched.
+    pub fn source(&self) -> Option<&SourceFile> {
+        self.source.as_deref()
     }
 
     /// Its kind.

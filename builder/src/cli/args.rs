@@ -207,16 +207,18 @@ pub(super) struct BuildArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct InputArgs {
-    /// Directory with the files that the Dockerfile copies
+    /// What the Dockerfile copies from: a directory, `-` for a tar or a Dockerfile on standard input, the URL of a git
+    /// repository, of a tar or of a Dockerfile
     #[arg(value_name = "CONTEXT", help_heading = None::<&str>)]
     pub(super) context: String,
-    /// Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    /// Dockerfile, `-` for standard input, or a URL [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(super) file: Option<String>,
     /// Set a build argument; without a value, to that of the environment (can be repeated)
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub(super) build_arg: Vec<String>,
-    /// Add a named context: a directory, docker-image://REF or oci-layout://DIR (can be repeated)
+    /// Add a named context: a directory, docker-image://REF, oci-layout://DIR[:TAG|@DIGEST], the URL of a git repository
+    /// or of a file (can be repeated)
     #[arg(long, value_name = "NAME=VALUE")]
     pub(super) build_context: Vec<String>,
     /// Stage to build [default: the last]

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use frontend::lower::git_context;
 use frontend::source::SourceFile;
 
 use super::args::InputArgs;
-use super::request::{Input, NamedSource};
+use super::request::{ContextSpec, DockerfileSpec, Input, NamedSource};
+use super::stream::{Sniffed, sniff};
 use crate::outcome::{Failure, FailureKind};
 
 /// A Dockerfile larger than this is something else.
@@ -19,25 +21,28 @@ fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Usage, message)
 }
 
-/// Finds what is built from, and reads the Dockerfile.
+/// Finds what is built from; reads the Dockerfile if it is on this machine.
 pub(super) fn resolve(
     args: &InputArgs,
     cwd: &Path,
-    stdin: &mut dyn Read,
+    stdin: Box<dyn Read + Send>,
 ) -> Result<Input, Failure> {
-    let context = context(&args.context, cwd)?;
-    let ignore = context.join(".dockerignore");
-    let (dockerfile, ignore_files) = match args.file.as_deref().filter(|file| !file.is_empty()) {
-        Some("-") => (read(DEFAULT_NAME, stdin)?, vec![ignore]),
-        Some(url) if is_remote(url) => {
-            return Err(Failure::not_supported("--file with a URL"));
+    let file = args.file.as_deref().filter(|file| !file.is_empty());
+    let (context, dockerfile, ignore_files) = match context(&args.context, cwd)? {
+        Place::Stdin => {
+            let (context, dockerfile) = from_stdin(file, cwd, stdin)?;
+            (context, dockerfile, Vec::new())
         }
-        file => {
-            let path = file.map_or_else(|| context.join(DEFAULT_NAME), |file| cwd.join(file));
-            let (path, dockerfile) = open(&path)?;
-            let mut own = path.into_os_string();
-            own.push(".dockerignore");
-            (dockerfile, vec![PathBuf::from(own), ignore])
+        Place::At(ContextSpec::Directory(path)) => {
+            let (dockerfile, ignore_files) = beside(&path, file, cwd, stdin)?;
+            (ContextSpec::Directory(path), dockerfile, ignore_files)
+        }
+        Place::At(remote) => {
+            let dockerfile = match file {
+                Some("-") => DockerfileSpec::Read(read(DEFAULT_NAME, stdin)?),
+                file => elsewhere(file, cwd)?,
+            };
+            (remote, dockerfile, Vec::new())
         }
     };
     Ok(Input {
@@ -52,41 +57,106 @@ pub(super) fn resolve(
     })
 }
 
+/// The Dockerfile and the ignore files of a context that is a directory.
+fn beside(
+    context: &Path,
+    file: Option<&str>,
+    cwd: &Path,
+    stdin: Box<dyn Read + Send>,
+) -> Result<(DockerfileSpec, Vec<PathBuf>), Failure> {
+    let ignore = context.join(".dockerignore");
+    Ok(match file {
+        Some("-") => {
+            let dockerfile = read(DEFAULT_NAME, stdin)?;
+            (DockerfileSpec::Read(dockerfile), vec![ignore])
+        }
+        Some(url) if is_http(url) => (DockerfileSpec::Url(url.to_owned()), vec![ignore]),
+        file => {
+            let path = file.map_or_else(|| context.join(DEFAULT_NAME), |file| cwd.join(file));
+            let (path, dockerfile) = open(&path)?;
+            let mut own = path.into_os_string();
+            own.push(".dockerignore");
+            let ignore_files = vec![PathBuf::from(own), ignore];
+            (DockerfileSpec::Read(dockerfile), ignore_files)
+        }
+    })
+}
+
+/// The Dockerfile of a context that is fetched: in it, unless a URL or an absolute path says otherwise.
+fn elsewhere(file: Option<&str>, cwd: &Path) -> Result<DockerfileSpec, Failure> {
+    Ok(match file {
+        None => DockerfileSpec::InContext(DEFAULT_NAME.to_owned()),
+        Some(url) if is_http(url) => DockerfileSpec::Url(url.to_owned()),
+        Some(path) if Path::new(path).is_absolute() => {
+            DockerfileSpec::Read(open(&cwd.join(path))?.1)
+        }
+        Some(path) => DockerfileSpec::InContext(path.to_owned()),
+    })
+}
+
+/// Standard input as context: an archive, or a Dockerfile alone.
+fn from_stdin(
+    file: Option<&str>,
+    cwd: &Path,
+    stdin: Box<dyn Read + Send>,
+) -> Result<(ContextSpec, DockerfileSpec), Failure> {
+    if file == Some("-") {
+        return Err(usage(
+            "can't use stdin for both build context and dockerfile".to_owned(),
+        ));
+    }
+    let sniffed = sniff(stdin).map_err(|error| unreadable("read", "standard input", &error))?;
+    match (sniffed, file) {
+        (Sniffed::Archive(stream), file) => {
+            Ok((ContextSpec::Archive(stream), elsewhere(file, cwd)?))
+        }
+        (Sniffed::Text(text), None) => {
+            let dockerfile = DockerfileSpec::Read(read(DEFAULT_NAME, text)?);
+            Ok((ContextSpec::Empty, dockerfile))
+        }
+        (Sniffed::Text(_), Some(_)) => Err(usage(
+            "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".to_owned(),
+        )),
+    }
+}
+
 /// Reads the Dockerfile at a path, or `dockerfile` where `Dockerfile` is meant and missing.
 pub(super) fn read_dockerfile(path: &Path) -> Result<SourceFile, Failure> {
     open(path).map(|(_, source)| source)
-}
-
-/// Whether a context or Dockerfile is not on this machine (`build.IsRemoteURL` of buildx).
-fn is_remote(text: &str) -> bool {
-    is_http(text) || is_git(text)
 }
 
 fn is_http(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
-fn is_git(text: &str) -> bool {
-    ["git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
+/// Where a context is.
+enum Place {
+    Stdin,
+    At(ContextSpec),
 }
 
-fn context(text: &str, cwd: &Path) -> Result<PathBuf, Failure> {
+fn context(text: &str, cwd: &Path) -> Result<Place, Failure> {
     if text == "-" {
-        return Err(Failure::not_supported("a context from standard input"));
-    }
-    if is_remote(text) {
-        return Err(Failure::not_supported(format!(
-            "a remote context (`{text}`)"
-        )));
+        return Ok(Place::Stdin);
     }
     if text.is_empty() {
         return Err(usage(
             "unable to prepare context: the path is empty".to_owned(),
         ));
     }
-    directory(&cwd.join(text)).map_err(|why| usage(format!("unable to prepare context: {why}")))
+    // A directory of that name goes first.
+    let found = directory(&cwd.join(text));
+    if found.is_err()
+        && let Some(git) = git_context(text)
+    {
+        let git = git.map_err(|error| usage(format!("unable to prepare context: {error}")))?;
+        return Ok(Place::At(ContextSpec::Git(git)));
+    }
+    match found {
+        Ok(path) => Ok(Place::At(ContextSpec::Directory(path))),
+        Err(_) if is_http(text) => Ok(Place::At(ContextSpec::Http(text.to_owned()))),
+        Err(why) => Err(usage(format!("unable to prepare context: {why}"))),
+    }
 }
 
 /// A directory that exists, or why it is none.
@@ -119,7 +189,7 @@ fn open(path: &Path) -> Result<(PathBuf, SourceFile), Failure> {
     Ok((path, source))
 }
 
-fn read(name: &str, from: &mut dyn Read) -> Result<SourceFile, Failure> {
+fn read(name: &str, from: impl Read) -> Result<SourceFile, Failure> {
     let mut bytes = Vec::new();
     from.take(DOCKERFILE_LIMIT_BYTES + 1)
         .read_to_end(&mut bytes)
@@ -163,9 +233,11 @@ fn named(text: &str, cwd: &Path) -> Result<(String, NamedSource), Failure> {
                 .map_err(|why| usage(format!("failed to get build context {name}: {why}")))?,
             selector: selector.to_owned(),
         }
-    } else if is_remote(value) {
-        let what = format!("a remote build context (`{value}`)");
-        return Err(Failure::not_supported(what));
+    } else if let Some(git) = git_context(value) {
+        git.map_err(|error| usage(format!("failed to get build context {name}: {error}")))?;
+        NamedSource::Git(value.to_owned())
+    } else if is_http(value) {
+        NamedSource::Http(value.to_owned())
     } else {
         let path = directory(&cwd.join(value));
         NamedSource::Directory(
@@ -235,33 +307,52 @@ mod tests {
                 Some("ctx"),
                 Err("failed to read dockerfile: read ctx: is a directory"),
             ),
+            ("-", None, Ok(("Dockerfile", "FROM stdin"))),
             (
                 "-",
-                None,
-                Err("not supported yet: a context from standard input"),
+                Some("-"),
+                Err("can't use stdin for both build context and dockerfile"),
+            ),
+            (
+                "-",
+                Some("x"),
+                Err("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"),
             ),
             (
                 "https://x/y.git",
+                Some("-"),
+                Ok(("Dockerfile", "FROM stdin")),
+            ),
+            (
+                "https://x/y.git",
+                Some(absolute.as_str()),
+                Ok(("x.df", "FROM b")),
+            ),
+            (
+                "https://x/y.git?x=1",
                 None,
-                Err("not supported yet: a remote context (`https://x/y.git`)"),
+                Err("unable to prepare context: unexpected query \"x\""),
             ),
             (
                 "ctx",
                 Some("https://x/Dockerfile"),
-                Err("not supported yet: --file with a URL"),
+                Ok(("url", "https://x/Dockerfile")),
             ),
+            ("git://x/y", None, Ok(("context", "Dockerfile"))),
+            ("http://x/y.tar", Some("a/b"), Ok(("context", "a/b"))),
         ];
         for (context, file, want) in cases {
             let got = resolve(
                 &args(context, file),
                 dir.path(),
-                &mut "FROM stdin".as_bytes(),
+                Box::new("FROM stdin".as_bytes()),
             );
-            let got = got.map(|input| {
-                (
-                    input.dockerfile.name().to_owned(),
-                    input.dockerfile.text().to_owned(),
-                )
+            let got = got.map(|input| match input.dockerfile {
+                DockerfileSpec::Read(source) => {
+                    (source.name().to_owned(), source.text().to_owned())
+                }
+                DockerfileSpec::InContext(path) => ("context".to_owned(), path),
+                DockerfileSpec::Url(url) => ("url".to_owned(), url),
             });
             let want = want.map(|(name, text)| (name.to_owned(), text.to_owned()));
             assert_eq!(
@@ -269,7 +360,7 @@ mod tests {
                 want.map_err(str::to_owned)
             );
         }
-        let failure = resolve(&args("nope", None), dir.path(), &mut io::empty()).unwrap_err();
+        let failure = resolve(&args("nope", None), dir.path(), Box::new(io::empty())).unwrap_err();
         let path = at("nope");
         assert_eq!(
             failure.to_string(),
@@ -286,12 +377,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("x.df"), "FROM a").unwrap();
         let at = |name: &str| dir.path().join(name);
-        let input = resolve(&args(".", Some("x.df")), dir.path(), &mut io::empty()).unwrap();
+        let input = resolve(&args(".", Some("x.df")), dir.path(), Box::new(io::empty())).unwrap();
         assert_eq!(
             input.ignore_files,
             [at("x.df.dockerignore"), at(".").join(".dockerignore")]
         );
-        let input = resolve(&args(".", Some("-")), dir.path(), &mut io::empty()).unwrap();
+        let input = resolve(&args(".", Some("-")), dir.path(), Box::new(io::empty())).unwrap();
         assert_eq!(input.ignore_files, [at(".").join(".dockerignore")]);
     }
 
@@ -311,7 +402,15 @@ mod tests {
             ("a=oci-layout://.@sha256:00", Ok(layout("@sha256:00"))),
             (
                 "a=https://x/y.tar",
-                Err("not supported yet: a remote build context (`https://x/y.tar`)"),
+                Ok(NamedSource::Http("https://x/y.tar".into())),
+            ),
+            (
+                "a=https://x/y.git#v1",
+                Ok(NamedSource::Git("https://x/y.git#v1".into())),
+            ),
+            (
+                "a=github.com/x/y",
+                Ok(NamedSource::Git("github.com/x/y".into())),
             ),
             ("a", Err("invalid context value: a, expected key=value")),
             ("=x", Err("invalid context value: =x, expected key=value")),

@@ -18,6 +18,7 @@ pub mod push;
 pub mod report;
 pub mod request;
 mod resolve;
+pub mod stream;
 mod values;
 
 use std::ffi::OsString;
@@ -188,7 +189,7 @@ pub enum ParseFormat {
 /// The process's standard streams.
 pub struct Streams {
     /// Standard input.
-    pub stdin: Box<dyn Read>,
+    pub stdin: Box<dyn Read + Send>,
     /// Standard output.
     pub stdout: Box<dyn Write>,
     /// Standard error, given anew for each that writes to it.
@@ -393,8 +394,10 @@ fn exit_code(outcome: Result<(), Failure>, streams: &Streams) -> u8 {
 
 fn build(args: &BuildArgs, host: &Host, streams: &mut Streams, engine: &dyn Engine) -> u8 {
     // Preparing may start this program over, so standard input is read only then.
-    let resolved = prepare(args, host, engine)
-        .and_then(|()| resolve::resolve(args, host, &mut *streams.stdin));
+    let resolved = prepare(args, host, engine).and_then(|()| {
+        let stdin = std::mem::replace(&mut streams.stdin, Box::new(io::empty()));
+        resolve::resolve(args, host, stdin)
+    });
     match resolved {
         Ok((request, presentation)) => run_build(&request, &presentation, host, streams, engine),
         Err(failure) => exit_code(Err(failure), streams),
@@ -450,7 +453,7 @@ fn run_build(
     }
     streams.say(&report::failure_text(
         &failure,
-        Some(&request.input.dockerfile),
+        failure.source().or_else(|| request.input.dockerfile.read()),
     ));
     failure.kind().exit_code()
 }
@@ -475,9 +478,11 @@ fn tell(
     request: &BuildRequest,
     streams: &mut Streams,
 ) -> u8 {
-    let source = &request.input.dockerfile;
+    let source = request.input.dockerfile.read();
     let told = answer.and_then(|answer| {
-        streams.print(&answer::render(&answer, call.format, source))?;
+        if let Some(source) = source {
+            streams.print(&answer::render(&answer, call.format, source))?;
+        }
         Ok(answer)
     });
     let failure = match told {
@@ -491,7 +496,7 @@ fn tell(
         }
         Ok(Answer::Outline(_) | Answer::Targets(_)) => return 0,
     };
-    streams.say(&report::failure_text(&failure, Some(source)));
+    streams.say(&report::failure_text(&failure, source));
     failure.kind().exit_code()
 }
 

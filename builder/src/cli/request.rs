@@ -8,12 +8,13 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use frontend::graph::{NetworkMode, Ulimit};
+use frontend::graph::{GitOp, NetworkMode, Ulimit};
 use frontend::lower::{LowerOptions, NamedContext, NoCache, Strictness};
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
 use super::environment::Environment;
+use super::stream::ClientStream;
 use crate::sandbox::spec::Resources;
 
 /// What a build is asked to do.
@@ -40,14 +41,62 @@ pub struct BuildRequest {
 /// What is built from.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// The build context: an existing directory.
-    pub context: PathBuf,
-    /// The Dockerfile under the name that messages show.
-    pub dockerfile: SourceFile,
-    /// Where ignore patterns may be; the first file that exists has them.
+    /// The build context.
+    pub context: ContextSpec,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSpec,
+    /// Where ignore patterns may be; the first file that exists has them. None for contexts that are no directories.
     pub ignore_files: Vec<PathBuf>,
     /// `--build-context` by name.
     pub named_contexts: BTreeMap<String, NamedSource>,
+}
+
+/// Where the build context is.
+#[derive(Clone, Debug)]
+pub enum ContextSpec {
+    /// An existing directory.
+    Directory(PathBuf),
+    /// There is none: the Dockerfile came alone.
+    Empty,
+    /// A tar, plain or compressed.
+    Archive(ClientStream),
+    /// A git repository.
+    Git(GitOp),
+    /// A tar or a single Dockerfile, by URL.
+    Http(String),
+}
+
+/// Where the Dockerfile is.
+#[derive(Clone, Debug)]
+pub enum DockerfileSpec {
+    /// Here, under the name that messages show.
+    Read(SourceFile),
+    /// In a context that is no directory.
+    InContext(String),
+    /// At a URL.
+    Url(String),
+}
+
+impl DockerfileSpec {
+    /// The Dockerfile, if it was read already.
+    pub fn read(&self) -> Option<&SourceFile> {
+        match self {
+            Self::Read(source) => Some(source),
+            Self::InContext(_) | Self::Url(_) => None,
+        }
+    }
+}
+
+impl ContextSpec {
+    /// As the user knows it.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Directory(path) => path.display().to_string(),
+            Self::Empty | Self::Archive(_) => "-".to_owned(),
+            Self::Git(op) => op.remote.clone(),
+            Self::Http(url) => url.clone(),
+        }
+    }
 }
 
 /// The value of a `--build-context`.
@@ -57,6 +106,10 @@ pub enum NamedSource {
     Directory(PathBuf),
     /// A reference.
     Image(String),
+    /// A git repository.
+    Git(String),
+    /// A file by URL.
+    Http(String),
     /// An OCI layout.
     OciLayout {
         /// Its directory.
@@ -131,6 +184,8 @@ impl NamedSource {
         match self {
             Self::Directory(_) => NamedContext::Directory,
             Self::Image(reference) => NamedContext::Image(reference.clone()),
+            Self::Git(url) => NamedContext::Git(url.clone()),
+            Self::Http(url) => NamedContext::Http(url.clone()),
             Self::OciLayout { path, selector } => {
                 NamedContext::OciLayout(format!("{}{selector}", path.display()))
             }

@@ -15,7 +15,7 @@ use super::args::{BuildArgs, OutputArgs, RunArgs, UnusedArgs, truth};
 use super::environment::Environment;
 use super::request::{
     BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
-    RunOptions,
+    RunOptions, SshSource,
 };
 use super::{call, credentials, input, limits, values};
 use crate::outcome::{Failure, FailureKind};
@@ -49,14 +49,14 @@ fn usage(message: String) -> Failure {
 pub(super) fn resolve(
     args: &BuildArgs,
     host: &Host,
-    stdin: &mut dyn Read,
+    stdin: Box<dyn Read + Send>,
 ) -> Result<(BuildRequest, Presentation), Failure> {
     let environment = &host.environment;
     let presentation = presentation(args, host)?;
     let request = BuildRequest {
         state_root: state_root(environment, host.is_root)?,
         secrets: credentials::secrets(&args.input.secret, &host.cwd, environment)?,
-        ssh: credentials::ssh(&args.input.ssh, &host.cwd, environment)?,
+        ssh: ssh(args, host)?,
         options: options(args, environment)?,
         output: output(&args.output),
         execution: execution(&args.run, &args.unused, environment)?,
@@ -71,6 +71,18 @@ pub(super) fn resolve(
         input: input::resolve(&args.input, &host.cwd, stdin)?,
     };
     Ok((request, presentation))
+}
+
+/// `--ssh`; a context that is fetched over ssh has the user's agent without it, as with buildx.
+fn ssh(args: &BuildArgs, host: &Host) -> Result<BTreeMap<String, SshSource>, Failure> {
+    let mut all = credentials::ssh(&args.input.ssh, &host.cwd, &host.environment)?;
+    let context = &args.input.context;
+    let is_ssh = context.starts_with("ssh://") || context.starts_with("git@");
+    if is_ssh && let Some(agent) = host.environment.path("SSH_AUTH_SOCK") {
+        let default = "default".to_owned();
+        all.entry(default).or_insert(SshSource::Agent(agent));
+    }
+    Ok(all)
 }
 
 pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {

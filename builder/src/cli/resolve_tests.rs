@@ -33,7 +33,7 @@ impl Case {
             has_terminal: self.has_terminal,
         };
         super::refuse_unsupported(&args)
-            .and_then(|()| resolve(&args, &host, &mut std::io::empty()))
+            .and_then(|()| resolve(&args, &host, Box::new(std::io::empty())))
             .map_err(|failure| failure.to_string())
     }
 }

@@ -35,7 +35,10 @@ impl Engine for Scripted {
         events: Arc<dyn EventSink>,
     ) -> Result<Outcome, Failure> {
         let vertex = VertexRef("sha256:v".into());
-        let name = format!("[1/1] {}", request.input.dockerfile.text().trim());
+        let name = format!(
+            "[1/1] {}",
+            request.input.dockerfile.read().unwrap().text().trim()
+        );
         events.emit(Event::VertexAdded {
             vertex: vertex.clone(),
             name,

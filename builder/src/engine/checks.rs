@@ -6,7 +6,7 @@ use cache::digest::Digest;
 use frontend::ast::Dockerfile;
 use frontend::lint::{self, Checks, Coverage, Report};
 use frontend::lower::{LowerOptions, Lowered, lower_checked};
-use frontend::source::Diagnostic;
+use frontend::source::{Diagnostic, SourceFile};
 
 use super::input::Ignore;
 use super::{Engine, failure};
@@ -37,10 +37,10 @@ impl Engine {
     /// Parses the Dockerfile and runs the checks that need nothing else.
     pub(super) fn load_definition(
         &self,
+        source: &Arc<SourceFile>,
         request: &BuildRequest,
         audience: Audience,
     ) -> Result<(Dockerfile, Report), Failure> {
-        let source = &request.input.dockerfile;
         self.internal(DEFINITION, || {
             let parsed = frontend::parse::parse(source).map_err(Failure::of_dockerfile)?;
             let levels = lint::levels(&parsed, &request.options.build_args)
@@ -69,13 +69,13 @@ impl Engine {
     /// Lowers, with checks, on a thread that may block, because resolving images waits for registries.
     pub(super) async fn check(
         &self,
-        request: &BuildRequest,
+        source: &Arc<SourceFile>,
         (parsed, mut report): (Dockerfile, Report),
         options: LowerOptions,
         coverage: Coverage,
         (resolver, ignore): (&Arc<Resolver>, &Ignore),
     ) -> Result<Checked, Failure> {
-        let source = request.input.dockerfile.clone();
+        let source = Arc::clone(source);
         let resolver = Arc::clone(resolver);
         let ignore = ignore.clone();
         let lowering = tokio::task::spawn_blocking(move || {
@@ -100,14 +100,14 @@ impl Engine {
     /// Lowers for a build: warnings are told, and fail it if the file says so.
     pub(super) async fn lower(
         &self,
-        request: &BuildRequest,
+        source: &Arc<SourceFile>,
         definition: (Dockerfile, Report),
         options: LowerOptions,
         outside: (&Arc<Resolver>, &Ignore),
     ) -> Result<Lowered, Failure> {
         let told = definition.1.warnings().len();
         let checked = self
-            .check(request, definition, options, Coverage::Target, outside)
+            .check(source, definition, options, Coverage::Target, outside)
             .await?;
         self.warn(&checked.report, told);
         let lowered = checked.lowered.map_err(Failure::of_dockerfile)?;

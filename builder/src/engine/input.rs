@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use frontend::ignore::IgnoreRules;
+use frontend::source::SourceFile;
 
 use crate::cli::request::{BuildRequest, NamedSource, SecretSource, SshSource};
 use crate::op::agent::{Agent, Agents};
@@ -52,27 +53,21 @@ fn read_rules(path: &Path) -> Result<Option<(String, IgnoreRules)>, Failure> {
 /// The build context and the named contexts that are directories; each of those has its own `.dockerignore`.
 pub(super) fn local_sources(
     request: &BuildRequest,
-    ignore: &Option<(String, IgnoreRules)>,
+    context: LocalSource,
 ) -> Result<BTreeMap<String, LocalSource>, Failure> {
     let mut sources = BTreeMap::new();
-    let context = LocalSource {
-        path: request.input.context.clone(),
-        ignore: ignore.clone(),
-    };
     sources.insert("context".to_owned(), context);
     for (name, source) in &request.input.named_contexts {
         match source {
             NamedSource::Directory(path) => {
                 let ignore = read_rules(&path.join(".dockerignore"))?;
-                sources.insert(
-                    name.clone(),
-                    LocalSource {
-                        path: path.clone(),
-                        ignore,
-                    },
-                );
+                let path = path.clone();
+                sources.insert(name.clone(), LocalSource::Directory { path, ignore });
             }
-            NamedSource::Image(_) | NamedSource::OciLayout { .. } => {}
+            NamedSource::Image(_)
+            | NamedSource::OciLayout { .. }
+            | NamedSource::Git(_)
+            | NamedSource::Http(_) => {}
         }
     }
     Ok(sources)
@@ -99,21 +94,17 @@ pub(super) fn reach(request: &BuildRequest, client: &Client) -> Reach {
             authorities: environment.path("SSL_CERT_FILE"),
             known_hosts: home.map(|home| home.join(".ssh/known_hosts")),
             ssh: match request.ssh.get("default") {
-                None => SshAccess::None,
-                Some(SshSource::Path(path)) => SshAccess::Path(path.clone()),
-                Some(SshSource::Keys(keys)) => SshAccess::Keys(keys.clone()),
+                // A raw socket may be any server's.
+                None | Some(SshSource::Raw(_)) => SshAccess::None,
+                Some(SshSource::Agent(path)) => SshAccess::Path(path.clone()),
             },
         },
     }
 }
 
 /// Tells the Dockerfiles of a store apart: where the context is and what the file is called.
-pub(super) fn dockerfile_identity(request: &BuildRequest) -> String {
-    format!(
-        "{}\n{}",
-        request.input.context.display(),
-        request.input.dockerfile.name()
-    )
+pub(super) fn dockerfile_identity(request: &BuildRequest, dockerfile: &SourceFile) -> String {
+    format!("{}\n{}", request.input.context.shown(), dockerfile.name())
 }
 
 /// The secrets of a request. Files are read when a step asks.

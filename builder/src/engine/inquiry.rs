@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use frontend::lint::{self, Coverage, Report};
-use frontend::source::Diagnostic;
+use frontend::source::{Diagnostic, SourceFile};
 
 use super::checks::{Audience, Checked};
 use super::{Engine, client, input, open_root};
@@ -28,14 +28,16 @@ impl Engine {
             Inquiry::Check => self.answer_check(request).await.map(Answer::Check),
             Inquiry::Outline => self.answer_outline(request).await,
             Inquiry::Targets => {
-                let (parsed, _) = self.load_definition(request, Audience::Answer)?;
+                let (parsed, _) =
+                    self.load_definition(&source_of(request)?, request, Audience::Answer)?;
                 Ok(Answer::Targets(frontend::outline::targets(&parsed)))
             }
         }
     }
 
     async fn answer_check(&self, request: &BuildRequest) -> Result<CheckAnswer, Failure> {
-        let definition = match self.load_definition(request, Audience::Answer) {
+        let definition = match self.load_definition(&source_of(request)?, request, Audience::Answer)
+        {
             Ok(definition) => definition,
             Err(failure) => {
                 return Ok(CheckAnswer {
@@ -64,7 +66,7 @@ impl Engine {
     }
 
     async fn answer_outline(&self, request: &BuildRequest) -> Result<Answer, Failure> {
-        let (parsed, _) = self.load_definition(request, Audience::Answer)?;
+        let (parsed, _) = self.load_definition(&source_of(request)?, request, Audience::Answer)?;
         let definition = (parsed, Report::silent());
         let checked = self.checked(request, definition, Coverage::Target).await?;
         let lowered = checked.lowered.map_err(Failure::of_dockerfile)?;
@@ -91,7 +93,24 @@ impl Engine {
         ));
         let host = self.surroundings.platform();
         let options = request.lower_options(host.clone(), host);
-        self.check(request, definition, options, coverage, (&resolver, &ignore))
-            .await
+        self.check(
+            &source_of(request)?,
+            definition,
+            options,
+            coverage,
+            (&resolver, &ignore),
+        )
+        .await
+    }
+}
+
+/// The Dockerfile, which must have been read: nothing is fetched for a question.
+fn source_of(request: &BuildRequest) -> Result<Arc<SourceFile>, Failure> {
+    match request.input.dockerfile.read() {
+        Some(source) => Ok(Arc::new(source.clone())),
+        None => {
+            let what = "--call for a Dockerfile that has to be fetched; check a local copy of it";
+            Err(Failure::not_supported(what))
+        }
     }
 }

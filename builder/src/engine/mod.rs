@@ -10,6 +10,7 @@
 
 mod blobs;
 mod checks;
+mod context;
 pub(crate) mod debug;
 mod early;
 mod failure;
@@ -36,6 +37,7 @@ use cache::root::{RootOptions, StateRoot};
 use frontend::graph::Op;
 use frontend::lower::Lowered;
 use frontend::platform::Platform;
+use frontend::source::SourceFile;
 
 use crate::cancel::CancelFlag;
 use crate::cli::environment::Environment;
@@ -49,7 +51,7 @@ use crate::image::config::assemble;
 use crate::image::history::{ImageLayer, LayerOrigin};
 use crate::op::image::{KnownImage, Resolver};
 use crate::op::layers::{LayerParts, Layers};
-use crate::op::local::Contexts;
+use crate::op::local::{Contexts, LocalSource};
 use crate::op::remote::Remotes;
 use crate::op::runner::Runner;
 use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
@@ -87,6 +89,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// A build that has what every build needs, and not yet its context.
+struct Begun {
+    outputs: Vec<OutputSpec>,
+    target: Platform,
+    root: StateRoot,
+    lease: Arc<Lease>,
+    client: Client,
+    stop: StopOnInterrupt,
+}
+
 impl Engine {
     /// Builds what is asked.
     ///
@@ -104,11 +116,50 @@ impl Engine {
         self.internal(&isolation::title(rung), || {
             isolation::ensure(rung, root.paths(), &lease)
         })?;
-        let definition = self.load_definition(request, Audience::Progress)?;
+        let begun = Begun {
+            outputs,
+            target,
+            root,
+            lease,
+            client: client(&request.registries.environment),
+            stop,
+        };
+        let prepared = context::prepare(self, request, &begun).await?;
+        let dockerfile = Arc::clone(&prepared.dockerfile);
+        let built = self.build_prepared(request, prepared, begun).await;
+        built.map_err(|failure| failure.in_file(&dockerfile))
+    }
+
+    /// Builds when the Dockerfile and the context are here.
+    async fn build_prepared(
+        &self,
+        request: &BuildRequest,
+        prepared: context::Prepared,
+        begun: Begun,
+    ) -> Result<Outcome, Failure> {
+        let Begun {
+            outputs,
+            target,
+            root,
+            lease,
+            client,
+            stop,
+        } = begun;
+        let context::Prepared {
+            dockerfile,
+            context,
+        } = prepared;
+        let definition = self.load_definition(&dockerfile, request, Audience::Progress)?;
         let ignore = self.internal("[internal] load .dockerignore", || {
             input::ignore_rules(request)
         })?;
-        let client = client(&request.registries.environment);
+        let context = match context {
+            context::Files::Directory(path) => LocalSource::Directory {
+                path,
+                ignore: ignore.clone(),
+            },
+            context::Files::Tree(tree) => LocalSource::Tree(tree),
+        };
         let resolver = Arc::new(Resolver::new(
             client.clone(),
             root.paths(),
@@ -119,7 +170,7 @@ impl Engine {
         ));
         let options = request.lower_options(target.clone(), self.surroundings.platform());
         let lowered = self
-            .lower(request, definition, options, (&resolver, &ignore))
+            .lower(&dockerfile, definition, options, (&resolver, &ignore))
             .await?;
         let images = Arc::into_inner(resolver)
             .map(Resolver::into_images)
@@ -141,7 +192,7 @@ impl Engine {
             &paths,
             layers,
             &images,
-            &ignore,
+            (context, &dockerfile),
             &target,
             &client,
         );
@@ -204,7 +255,7 @@ impl Engine {
         paths: &cache::root::StatePaths,
         layers: Layers,
         images: &BTreeMap<String, KnownImage>,
-        ignore: &Option<(String, frontend::ignore::IgnoreRules)>,
+        (context, dockerfile): (LocalSource, &SourceFile),
         target: &Platform,
         client: &Client,
     ) -> Result<Steps, Failure> {
@@ -219,7 +270,7 @@ impl Engine {
                 inputs: inputs.collect(),
             });
         }
-        let locals = input::local_sources(request, ignore)?;
+        let locals = input::local_sources(request, context)?;
         let image_layers = images.iter().map(|(digest, image)| {
             (
                 digest.clone(),
@@ -244,7 +295,7 @@ impl Engine {
                 threads: self.surroundings.threads,
                 strictness: request.execution.strictness,
                 platform: target.to_string(),
-                dockerfile: input::dockerfile_identity(request),
+                dockerfile: input::dockerfile_identity(request, dockerfile),
                 can_run: target.rank(&self.surroundings.platform()).is_some(),
                 resources: request.execution.resources.clone(),
             },
@@ -436,7 +487,7 @@ fn image_layers(steps: &Steps, lowered: &Lowered) -> Vec<ImageLayer> {
     let context = lowered
         .graph
         .vertices()
-        .find(|(_, vertex)| matches!(vertex.op, Op::Local(_)));
+        .find(|(_, vertex)| matches!(vertex.op, Op::Local(_) | Op::Git(_) | Op::Http(_)));
     let below = match &lowered.image.base {
         Some(_) => None,
         None => context.map(|(id, _)| id),

@@ -1,4 +1,4 @@
-//! Local directories as sources: the build context and named contexts.
+//! Contexts as sources: the build context, and named contexts that are directories.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,13 +14,26 @@ use super::error::StepError;
 use crate::context::ignore_file::IgnoreFile;
 use crate::context::walk::{ContextDir, ExcludeNothing, Excludes};
 
-/// Where a directory is and what in it is ignored.
-#[derive(Debug)]
-pub struct LocalSource {
-    /// The directory.
-    pub path: PathBuf,
-    /// The ignore rules and the name of the file that has them.
-    pub ignore: Option<(String, IgnoreRules)>,
+/// A context.
+pub enum LocalSource {
+    /// A directory of the client.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The ignore rules and the name of the file that has them.
+        ignore: Option<(String, IgnoreRules)>,
+    },
+    /// What was fetched or unpacked; nothing of it is ignored.
+    Tree(Arc<dyn SourceTree>),
+}
+
+impl std::fmt::Debug for LocalSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Directory { path, ignore: _ } => f.debug_tuple("Directory").field(path).finish(),
+            Self::Tree(_) => f.write_str("Tree"),
+        }
+    }
 }
 
 /// The directories of a build, opened when first asked for.
@@ -48,19 +61,23 @@ impl Contexts {
 
     /// The tree of a directory.
     pub(super) fn tree(&self, name: &str) -> Result<Arc<dyn SourceTree>, StepError> {
+        let source = self.sources.get(name).ok_or(StepError::Internal {
+            what: "a context that was not given",
+        })?;
+        let (path, ignore) = match source {
+            LocalSource::Tree(tree) => return Ok(Arc::clone(tree)),
+            LocalSource::Directory { path, ignore } => (path, ignore),
+        };
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(dir) = open.get(name) {
             return Ok(Arc::new(ContextSource::new(name, Arc::clone(dir))));
         }
-        let source = self.sources.get(name).ok_or(StepError::Internal {
-            what: "a context that was not given",
-        })?;
-        let cache = StatCache::load(&self.paths, &source.path)?;
-        let excludes: Box<dyn Excludes> = match &source.ignore {
+        let cache = StatCache::load(&self.paths, path)?;
+        let excludes: Box<dyn Excludes> = match ignore {
             Some((file, rules)) => Box::new(IgnoreFile::new(file, rules.clone())),
             None => Box::new(ExcludeNothing),
         };
-        let dir = ContextDir::open(&source.path, excludes, cache)?;
+        let dir = ContextDir::open(path, excludes, cache)?;
         let dir = Arc::new(dir);
         open.insert(name.to_owned(), Arc::clone(&dir));
         Ok(Arc::new(ContextSource::new(name, dir)))

@@ -11,6 +11,7 @@ pub mod local;
 pub mod remote;
 pub mod runner;
 pub mod steps;
+pub(crate) mod unpack;
 pub mod watch;
 
 mod exec;

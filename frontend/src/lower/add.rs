@@ -141,7 +141,7 @@ fn remote(path: &str, add: &ast::Add, checksum: Option<&String>) -> Result<Remot
 }
 
 /// The last component of a URL's path.
-fn file_name(url: &str) -> String {
+pub(super) fn file_name(url: &str) -> String {
     let address = url.split(['?', '#']).next().unwrap_or(url);
     let path = address
         .split_once("://")

@@ -164,7 +164,7 @@ fn image_context(image: BaseImage, shown: String) -> ContextBase {
     }
 }
 
-/// An http context: a repository if it looks like one, else a file named `context`.
+/// An http context: a repository if it looks like one, else a file named by the URL.
 fn http_context(url: &str) -> Result<Op, BaseError> {
     if let Some(git) = GitReference::parse(url) {
         let git: GitOp = git?.into_op();
@@ -173,7 +173,7 @@ fn http_context(url: &str) -> Result<Op, BaseError> {
     Ok(Op::Http(HttpOp {
         url: url.to_owned(),
         checksum: None,
-        filename: "context".to_owned(),
+        filename: super::add::file_name(url),
     }))
 }
 

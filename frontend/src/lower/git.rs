@@ -25,6 +25,21 @@ pub(super) enum GitError {
     Unsupported(String),
 }
 
+/// Why the text of a git context cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(transparent)]
+pub struct GitContextError(#[from] GitError);
+
+/// Reads a build context; `None` if it is no git repository.
+///
+/// # Errors
+///
+/// It is one, and what it says about itself cannot be used.
+pub fn git_context(text: &str) -> Option<Result<GitOp, GitContextError>> {
+    let git = GitReference::parse_context(text)?;
+    Some(git.map(GitReference::into_op).map_err(GitContextError))
+}
+
 /// A git source, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GitReference {
@@ -107,8 +122,8 @@ impl GitReference {
                 "checksum" | "commit" => agree("checksum", &mut self.checksum, value)?,
                 "keep-git-dir" => self.keep_git_dir = Some(flag(&key, value)?),
                 "submodules" => self.submodules = Some(flag(&key, value)?),
-                "mtime" if value == "checkout" => {}
-                "mtime" if value == "commit" => return Err(GitError::Unsupported(pair.to_owned())),
+                // The builder gives files the time of the commit, always.
+                "mtime" if matches!(value.as_str(), "checkout" | "commit") => {}
                 "mtime" => return Err(GitError::InvalidValue { key, value }),
                 "fetch-by-commit" if !flag(&key, value)? => {}
                 "fetch-by-commit" => return Err(GitError::Unsupported(pair.to_owned())),
@@ -299,9 +314,10 @@ mod tests {
                 "https://h/r.git?submodules=x",
                 "error: invalid submodules value: \"x\"",
             ),
+            ("https://h/r.git?mtime=commit", "https://h/r.git - - -"),
             (
-                "https://h/r.git?mtime=commit",
-                "error: not supported yet: git query `mtime=commit`",
+                "https://h/r.git?fetch-by-commit",
+                "error: not supported yet: git query `fetch-by-commit`",
             ),
         ] {
             assert_eq!(parsed(text), want, "{text}");

@@ -29,6 +29,8 @@ mod stage;
 mod state;
 mod strict;
 
+pub use self::git::{GitContextError, git_context};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{Dockerfile, InstructionKind};

@@ -3,7 +3,7 @@
 use super::LineRange;
 
 /// A Dockerfile as it was read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
     name: String,
     text: String,

@@ -17,7 +17,7 @@ use frontend::graph::InputIndex;
 
 use super::error::{CopyError, shown};
 use super::owner::Ids;
-use super::plan::{Bytes, PlannedEntry, PlannedKind};
+use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
 use super::resolve::{Step, clean, join, resolve, split};
 use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
@@ -102,6 +102,11 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
     Ok(TarReader::new(plain))
 }
 
+/// Whether a file is an archive: its first member can be read.
+pub(crate) fn has_members(file: File) -> bool {
+    open(file).is_ok_and(|mut members| matches!(members.next_member(), Ok(Some(_))))
+}
+
 /// Whether a picked source is an archive.
 pub(super) fn is_archive(tree: &dyn SourceTree, pick: &Pick) -> Result<bool, CopyError> {
     let is_file = pick
@@ -111,9 +116,21 @@ pub(super) fn is_archive(tree: &dyn SourceTree, pick: &Pick) -> Result<bool, Cop
     if !is_file {
         return Ok(false);
     }
-    match open(tree.open(&pick.path)?) {
-        Ok(mut members) => Ok(matches!(members.next_member(), Ok(Some(_)))),
-        Err(_) => Ok(false),
+    Ok(has_members(tree.open(&pick.path)?))
+}
+
+/// Refuses names that delete files where the layer is used.
+pub(crate) fn refuse_deletions(plan: &CopyPlan) -> Result<(), CopyError> {
+    let is_reserved = |path: &[u8]| {
+        path.split(|byte| *byte == b'/')
+            .any(|name| name.starts_with(b".wh."))
+    };
+    match plan.entries.iter().find(|entry| is_reserved(&entry.path)) {
+        Some(entry) => Err(CopyError::Reserved {
+            path: shown(&entry.path),
+            problem: "its name starts with `.wh.`",
+        }),
+        None => Ok(()),
     }
 }
 

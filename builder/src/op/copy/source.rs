@@ -1,6 +1,7 @@
 //! Where files are copied from, and what is seen of the file system they are copied onto.
 
 use std::fs::File;
+use std::io::Read as _;
 
 use cache::checksum::stat_cache::FileStat;
 use cache::digest::ContentDigest;
@@ -140,6 +141,29 @@ pub(super) fn resolve_source(tree: &dyn SourceTree, path: &[u8]) -> Result<Resol
         }))
     };
     resolved(path, resolve(path, step))
+}
+
+/// The first bytes of a regular file, links followed; `None` if there is none.
+pub(crate) fn read_file(
+    tree: &dyn SourceTree,
+    path: &[u8],
+    limit: u64,
+) -> Result<Option<Vec<u8>>, CopyError> {
+    let found = resolve_source(tree, path)?;
+    let is_file = |entry: &SourceEntry| matches!(entry.kind, SourceKind::File { .. });
+    if !found.is_there || !tree.lookup(&found.path)?.as_ref().is_some_and(is_file) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    tree.open(&found.path)?
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|source| SourceError::Layer {
+            path: shown(path),
+            source_name: tree.name().to_owned(),
+            source,
+        })?;
+    Ok(Some(bytes))
 }
 
 /// The error of a path that leads nowhere.

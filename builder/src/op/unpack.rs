@@ -1,0 +1,64 @@
+//! An archive as a file system of its own: contexts that come as a tar.
+//!
+//! Members are treated as those of ADD (`copy::archive`): no name and no link leads outside, everything belongs to 0:0.
+//! Other than there, names that mean deletions in layers are refused: a context is no layer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cache::checksum::stat_cache::StatCache;
+use cache::digest::DiffId;
+use frontend::graph::{CopyAction, FileAction, InputIndex, Owner, Unpack};
+
+use super::copy::apply::apply;
+use super::copy::archive::refuse_deletions;
+use super::copy::context_source::ContextSource;
+use super::copy::place::plan;
+use super::copy::select::{Sources, select};
+use super::copy::source::SourceTree;
+use super::error::StepError;
+use super::layers::Layers;
+use crate::context::walk::{ContextDir, ExcludeNothing};
+
+/// The name that an archive has in the directory it is unpacked from.
+pub(crate) const ARCHIVE: &str = "context";
+
+/// Directories that an archive has no member for.
+const CREATED_MTIME: i64 = 0;
+
+/// The directory itself, as a source of this name.
+pub(crate) fn directory(name: &str, path: &Path) -> Result<Arc<dyn SourceTree>, StepError> {
+    let dir = ContextDir::open(path, Box::new(ExcludeNothing), StatCache::in_memory())?;
+    Ok(Arc::new(ContextSource::new(name, Arc::new(dir))))
+}
+
+/// Unpacks the file [`ARCHIVE`] of a tree into a layer.
+pub(crate) fn unpack(
+    layers: &Layers,
+    tree: &dyn SourceTree,
+    threads: usize,
+) -> Result<DiffId, StepError> {
+    const INPUT: InputIndex = InputIndex(0);
+    let root = Owner {
+        user: "0".to_owned(),
+        group: Some("0".to_owned()),
+    };
+    let actions = [FileAction::Copy(CopyAction {
+        input: Some(INPUT),
+        sources: vec![ARCHIVE.to_owned()],
+        destination: "/".to_owned(),
+        owner: Some(root),
+        mode: None,
+        keeps_parents: false,
+        exclude: Vec::new(),
+        unpack: Unpack::Archives,
+        keeps_owner: false,
+    })];
+    let sources = Sources::from([(INPUT, tree)]);
+    let selection = select(&actions, &sources, threads)?;
+    let plan = plan(&selection, &sources, None, CREATED_MTIME)?;
+    refuse_deletions(&plan)?;
+    let made = layers.new_tree()?;
+    let index = apply(&plan, &sources, made.upper(), threads)?;
+    layers.commit(made, index)
+}
