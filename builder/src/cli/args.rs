@@ -62,6 +62,8 @@ pub(super) enum OtherVerb {
     Rm(RmArgs),
     /// Install this program under the names `builder` and `build`
     Install(InstallArgs),
+    /// Tell which rule of the ignore file decides about paths
+    Ignored(IgnoredArgs),
     /// Show what is made of a Dockerfile
     #[command(subcommand)]
     Debug(DebugVerb),
@@ -139,6 +141,19 @@ pub(super) enum ReportFormat {
 pub(super) struct InstallArgs {
     /// Where to [default: /usr/local/bin for root, else ~/.local/bin]
     pub(super) dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct IgnoredArgs {
+    /// The context
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) context: PathBuf,
+    /// The Dockerfile, whose own ignore file goes first [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+    /// Paths in the context
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<String>,
 }
 
 #[derive(Clone, Debug, Subcommand)]
