@@ -351,14 +351,9 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
             let [target, link] = install::install(&program, &dir)?;
             return Ok(format!("{}\n{}\n", target.display(), link.display()));
         }
-<<<<<<< HEAD
+        OtherVerb::Ignored(args) => return ignored::explain(&args, &host.cwd),
         OtherVerb::Debug(DebugVerb::Graph { file, format }) => {
             return debug(DebugView::Graph(format), &file, host, engine);
-=======
-        OtherVerb::Ignored(args) => return ignored::explain(&args, &host.cwd),
-        OtherVerb::Debug(DebugVerb::Graph { file }) => {
-            return debug(DebugView::Graph, &file, host, engine);
->>>>>>> 59689d5 (cli: tell which ignore rule decides about a path)
         }
         OtherVerb::Debug(DebugVerb::Parse { file, format }) => {
             return debug(DebugView::Parse(format), &file, host, engine);

@@ -63,10 +63,7 @@ const FLAGS: &[(&str, Treatment)] = &[
     ("--attest=type=sbom", Refused("not supported yet: --attest")),
     ("--build-arg=A=1", Taken),
     ("--build-context=x=docker-image://a", Taken),
-    (
-        "--build-context=x=https://a/b.git",
-        Refused("not supported yet: a remote build context (`https://a/b.git`)"),
-    ),
+    ("--build-context=x=https://a/b.git", Taken),
     ("--builder=default", Taken),
     (
         "--cache-from=type=gha",

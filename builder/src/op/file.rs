@@ -17,7 +17,7 @@ use frontend::graph::{
 use frontend::lower::Strictness;
 
 use super::copy::apply::apply;
-use super::copy::place::plan as place;
+use super::copy::place::{Ground, plan as place, plan_on as place_on};
 use super::copy::plan::CopyPlan;
 use super::copy::select::{Sources, select};
 use super::copy::selection::Selection;
@@ -74,7 +74,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         };
         return Ok(known(op, base.as_ref(), plan, None));
     }
-    let trees = match trees_of(steps, inputs, op)? {
+    let mut trees = match trees_of(steps, inputs, op)? {
         Ok(trees) => trees,
         Err(needs) => return Ok(Keyed::Blocked(needs)),
     };
@@ -90,7 +90,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         };
         return Ok(known(op, base.as_ref(), plan, Some(selection.parts())));
     }
-    let plan = place_all(steps, op, inputs, &selection, &trees)?;
+    let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
     let layer_key = plan.key();
     steps.remember_key(&by_content, &layer_key)?;
     if let Some(definition) = definition {
@@ -347,12 +347,13 @@ fn select_all(
     Ok(selection)
 }
 
+/// Plans the layer. The base becomes one of the trees, because archives may link to its files.
 fn place_all(
     steps: &Steps,
     op: &FileOp,
     inputs: &[VertexId],
     selection: &Selection,
-    trees: &Trees,
+    trees: &mut Trees,
 ) -> Result<CopyPlan, StepError> {
     let base = match op.base.and_then(|index| inputs.get(index.0)) {
         None => None,
@@ -361,16 +362,20 @@ fn place_all(
             let done = done.ok_or(StepError::Internal {
                 what: "a copy onto an unknown base",
             })?;
-            Some(steps.stack_source(*base, &done.layers)?)
+            Some(Arc::new(steps.stack_source(*base, &done.layers)?))
         }
     };
-    let base = base.as_ref().map(|base| base as &dyn Destination);
-    Ok(place(
-        selection,
-        &borrowed(trees),
-        base,
-        steps.settings.created_mtime,
-    )?)
+    let ground = Ground {
+        base: base.as_deref().map(|base| base as &dyn Destination),
+        base_input: op.base,
+        epoch: steps.settings.created_mtime,
+        room_bytes: steps.layers.free_bytes(),
+    };
+    let plan = place_on(selection, &borrowed(trees), &ground)?;
+    if let (Some(index), Some(base)) = (op.base, base) {
+        trees.entry(index).or_insert(base);
+    }
+    Ok(plan)
 }
 
 /// The result, if the same layer was made before, on whatever base.
@@ -448,9 +453,10 @@ fn run_on(
             let not_done = |_| StepError::Internal {
                 what: "a copy from an unknown source",
             };
-            let trees = trees_of(steps, inputs, op)?.map_err(not_done)?;
+            let mut trees = trees_of(steps, inputs, op)?.map_err(not_done)?;
             let selection = select_all(steps, inputs, op, &trees)?;
-            made = (place_all(steps, op, inputs, &selection, &trees)?, trees);
+            let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
+            made = (plan, trees);
             (&made.0, &made.1)
         }
     };

@@ -512,6 +512,12 @@ impl Layers {
         })
     }
 
+    /// What the file system of the store has free, in bytes; as much as you like if it cannot tell.
+    pub(super) fn free_bytes(&self) -> u64 {
+        let free = rustix::fs::statvfs(self.store.trees());
+        free.map_or(u64::MAX, |free| free.f_bavail.saturating_mul(free.f_frsize))
+    }
+
     /// A fresh tree.
     pub(super) fn new_tree(&self) -> Result<ActiveTree, StepError> {
         Ok(self.store.new_tree()?)

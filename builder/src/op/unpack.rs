@@ -11,9 +11,10 @@ use cache::digest::DiffId;
 use frontend::graph::{CopyAction, FileAction, InputIndex, Owner, Unpack};
 
 use super::copy::apply::apply;
-use super::copy::archive::refuse_deletions;
+use super::copy::archive::{check, refuse_deletions};
 use super::copy::context_source::ContextSource;
-use super::copy::place::plan;
+use super::copy::error::CopyError;
+use super::copy::place::{Ground, plan_on};
 use super::copy::select::{Sources, select};
 use super::copy::source::SourceTree;
 use super::error::StepError;
@@ -39,6 +40,12 @@ pub(crate) fn unpack(
     threads: usize,
 ) -> Result<DiffId, StepError> {
     const INPUT: InputIndex = InputIndex(0);
+    check(tree.open(ARCHIVE.as_bytes()).map_err(CopyError::from)?).map_err(|source| {
+        CopyError::Archive {
+            path: format!("/{ARCHIVE}"),
+            source,
+        }
+    })?;
     let root = Owner {
         user: "0".to_owned(),
         group: Some("0".to_owned()),
@@ -56,7 +63,13 @@ pub(crate) fn unpack(
     })];
     let sources = Sources::from([(INPUT, tree)]);
     let selection = select(&actions, &sources, threads)?;
-    let plan = plan(&selection, &sources, None, CREATED_MTIME)?;
+    let ground = Ground {
+        base: None,
+        base_input: None,
+        epoch: CREATED_MTIME,
+        room_bytes: layers.free_bytes(),
+    };
+    let plan = plan_on(&selection, &sources, &ground)?;
     refuse_deletions(&plan)?;
     let made = layers.new_tree()?;
     let index = apply(&plan, &sources, made.upper(), threads)?;

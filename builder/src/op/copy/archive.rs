@@ -23,6 +23,9 @@ use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
 use super::target::Target;
 
+/// What a plan may take in memory: about a million members.
+const MAX_HELD_BYTES: usize = 384 << 20;
+
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -43,8 +46,17 @@ pub enum ArchiveError {
         /// The link, in the destination.
         path: String,
     },
-    /// A hard link to a file of the base.
-    #[error("not supported yet: the hard link {path} to {target}, which is not in the archive")]
+    /// It holds no members.
+    #[error("it is no tar with members, plain or compressed")]
+    Empty,
+    /// It unpacks to more than there is room for.
+    #[error("it unpacks to more bytes than the file system of the store has free")]
+    TooLarge,
+    /// It has more members, or longer names, than can be kept in mind.
+    #[error("its names take more than {} MiB", MAX_HELD_BYTES >> 20)]
+    TooMany,
+    /// A hard link to something of the base that is no file.
+    #[error("not supported yet: the hard link {path} to {target}, which is no file of the archive")]
     LinkToBase {
         /// What it links to, in the destination.
         target: String,
@@ -102,9 +114,17 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
     Ok(TarReader::new(plain))
 }
 
+/// Tells why a file is no archive, if it is none.
+pub(crate) fn check(file: File) -> Result<(), ArchiveError> {
+    match open(file)?.next_member()? {
+        Some(_) => Ok(()),
+        None => Err(ArchiveError::Empty),
+    }
+}
+
 /// Whether a file is an archive: its first member can be read.
 pub(crate) fn has_members(file: File) -> bool {
-    open(file).is_ok_and(|mut members| matches!(members.next_member(), Ok(Some(_))))
+    check(file).is_ok()
 }
 
 /// Whether a picked source is an archive.
@@ -160,6 +180,12 @@ pub(super) fn plan_members(
     let mut members = open(unpacking.tree.open(&unpacking.pick.path)?).map_err(fail)?;
     let mut number = 0;
     while let Some(member) = members.next_member().map_err(|e| fail(e.into()))? {
+        if !target.take_room(member.size) {
+            return Err(fail(ArchiveError::TooLarge));
+        }
+        if target.held_bytes() > MAX_HELD_BYTES {
+            return Err(fail(ArchiveError::TooMany));
+        }
         let mut planning = MemberPlan {
             target,
             unpacking,
@@ -246,7 +272,7 @@ impl MemberPlan<'_, '_, '_> {
                     .map(|(major, minor)| PlannedKind::CharDevice(major, minor)),
                 MemberKind::BlockDevice(major, minor) => device(*major, *minor)
                     .map(|(major, minor)| PlannedKind::BlockDevice(major, minor)),
-                MemberKind::HardLink(target) => return self.link(target, relative),
+                MemberKind::HardLink(target) => return self.link(member, target, relative),
                 MemberKind::File => self.file(member, content),
             };
         kind.map_err(|source| self.fail(source))
@@ -271,18 +297,17 @@ impl MemberPlan<'_, '_, '_> {
     }
 
     /// A hard link becomes a member of its target's group.
-    fn link(&mut self, target: &[u8], relative: &[u8]) -> Result<PlannedKind, CopyError> {
+    fn link(
+        &mut self,
+        member: &Member,
+        target: &[u8],
+        relative: &[u8],
+    ) -> Result<PlannedKind, CopyError> {
         let found = self.resolve_parent(target)?.unwrap_or_default();
         let path = join(&self.unpacking.at, &found);
         let names = || (shown(&found), shown(relative));
         let Some(entry) = self.target.planned(&path) else {
-            let is_there = self.target.lookup(&path)?.is_some();
-            let (target, path) = names();
-            return Err(self.fail(if is_there {
-                ArchiveError::LinkToBase { target, path }
-            } else {
-                ArchiveError::LinkTarget { target, path }
-            }));
+            return self.link_to_base(member, path, names());
         };
         let mut entry = entry.clone();
         match &mut entry.kind {
@@ -305,6 +330,62 @@ impl MemberPlan<'_, '_, '_> {
                 problem: "hard link to a directory",
             })),
         }
+    }
+
+    /// A hard link to a file of the base takes that file into the layer, as linking on an overlay does. Both names have
+    /// the link's metadata.
+    fn link_to_base(
+        &mut self,
+        member: &Member,
+        path: Vec<u8>,
+        (target, link): (String, String),
+    ) -> Result<PlannedKind, CopyError> {
+        let Some((input, entry)) = self.target.file_of_base(&path)? else {
+            let is_there = self.target.lookup(&path)?.is_some();
+            let path = link;
+            return Err(self.fail(if is_there {
+                ArchiveError::LinkToBase { target, path }
+            } else {
+                ArchiveError::LinkTarget { target, path }
+            }));
+        };
+        let SourceKind::File {
+            size,
+            content: Some(content),
+        } = entry.kind
+        else {
+            let path = link;
+            return Err(self.fail(ArchiveError::LinkToBase { target, path }));
+        };
+        // It is not seen any more if something of the archive came in place of a folder above it.
+        if self.target.lookup(&path)?.is_none() {
+            let path = link;
+            return Err(self.fail(ArchiveError::LinkTarget { target, path }));
+        }
+        *self.groups += 1;
+        let kind = PlannedKind::File {
+            size,
+            content,
+            bytes: Bytes::Source {
+                input: Some(input),
+                path: path.clone(),
+                stamp: None,
+            },
+            group: Some(*self.groups),
+            link_to: None,
+        };
+        let (own, capability) = checked(member, &kind).map_err(|source| self.fail(source))?;
+        let owner = self.unpacking.owner.unwrap_or(own);
+        self.target.put(PlannedEntry {
+            path,
+            kind: kind.clone(),
+            mode: member.mode & 0o7777,
+            uid: owner.uid,
+            gid: owner.gid,
+            mtime: member.mtime,
+            capability,
+        });
+        Ok(kind)
     }
 
     fn put(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cache::digest::ContentDigest;
-use frontend::graph::Owner;
+use frontend::graph::{InputIndex, Owner};
 
 use super::archive;
 use super::chmod::ModeChange;
@@ -16,6 +16,26 @@ use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selecti
 use super::source::{Destination, LinkIdentity, SourceKind};
 use super::target::Target;
 
+/// What a layer is planned for, beside what goes into it.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The file system below; `None` is scratch.
+    pub base: Option<&'a dyn Destination>,
+    /// Under which number the base will be among the sources when the layer is written, for archives with hard links to
+    /// its files.
+    pub base_input: Option<InputIndex>,
+    /// Time of what has no source.
+    pub epoch: i64,
+    /// How many bytes archives may unpack to.
+    pub room_bytes: u64,
+}
+
+impl std::fmt::Debug for Ground<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ground").finish_non_exhaustive()
+    }
+}
+
 /// Plans the layer of a selection on a base; `None` is scratch. `epoch` is the time of what has no source.
 pub fn plan(
     selection: &Selection,
@@ -23,8 +43,23 @@ pub fn plan(
     base: Option<&dyn Destination>,
     epoch: i64,
 ) -> Result<CopyPlan, CopyError> {
+    let ground = Ground {
+        base,
+        base_input: None,
+        epoch,
+        room_bytes: u64::MAX,
+    };
+    plan_on(selection, sources, &ground)
+}
+
+/// Plans the layer of a selection.
+pub fn plan_on(
+    selection: &Selection,
+    sources: &Sources<'_>,
+    ground: &Ground<'_>,
+) -> Result<CopyPlan, CopyError> {
     let mut placing = Placing {
-        target: Target::new(base, epoch),
+        target: Target::new(ground),
         groups: 0,
     };
     for action in &selection.actions {

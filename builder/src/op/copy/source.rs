@@ -107,6 +107,9 @@ pub trait Destination {
     /// What is at a path, without following a symlink at its end.
     fn lookup(&self, path: &[u8]) -> Result<Option<DestinationEntry>, SourceError>;
 
+    /// The regular file at a path, with everything that a copy of it needs. `None` for anything else.
+    fn file(&self, path: &[u8]) -> Result<Option<SourceEntry>, SourceError>;
+
     /// The bytes of a regular file.
     fn read(&self, path: &[u8]) -> Result<Vec<u8>, SourceError>;
 }

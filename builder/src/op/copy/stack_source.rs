@@ -168,6 +168,11 @@ impl Destination for StackSource {
         }))
     }
 
+    fn file(&self, path: &[u8]) -> Result<Option<SourceEntry>, SourceError> {
+        let found = SourceTree::lookup(self, path)?;
+        Ok(found.filter(|entry| matches!(entry.kind, SourceKind::File { .. })))
+    }
+
     fn read(&self, path: &[u8]) -> Result<Vec<u8>, SourceError> {
         let mut bytes = Vec::new();
         SourceTree::open(self, path)?

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cache::layer::path;
+use frontend::graph::InputIndex;
 
 use super::error::{CopyError, SourceError, shown};
 use super::owner::Ids;
+use super::place::Ground;
 use super::plan::{CopyPlan, ImpliedDirectory, PlannedEntry, PlannedKind};
 use super::resolve::{Step, resolve};
-use super::source::{Destination, DestinationEntry, resolved};
+use super::source::{Destination, DestinationEntry, SourceEntry, resolved};
 
 /// A path ordered as layers are: with NUL, which no name holds, for the slash, plain byte order puts what is in a
 /// directory right behind it.
@@ -33,18 +35,50 @@ pub(super) struct Target<'a> {
     planned: BTreeMap<LayerPath, PlannedEntry>,
     /// Paths below which the base shows no more.
     replaced: BTreeSet<Vec<u8>>,
+    /// Under which number the base will be among the sources.
+    base_input: Option<InputIndex>,
     /// Time of what is made without a source.
     epoch: i64,
+    /// How many bytes archives may still unpack to.
+    room_bytes: u64,
+    /// About as many bytes as all that was planned takes in memory.
+    held_bytes: usize,
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn new(base: Option<&'a dyn Destination>, epoch: i64) -> Self {
+    pub(super) fn new(ground: &Ground<'a>) -> Self {
         Self {
-            base,
+            base: ground.base,
             planned: BTreeMap::new(),
             replaced: BTreeSet::new(),
-            epoch,
+            base_input: ground.base_input,
+            epoch: ground.epoch,
+            room_bytes: ground.room_bytes,
+            held_bytes: 0,
         }
+    }
+
+    /// Takes room for what an archive unpacks to; false if there is not enough.
+    pub(super) fn take_room(&mut self, bytes: u64) -> bool {
+        let left = self.room_bytes.checked_sub(bytes);
+        self.room_bytes = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    /// About as many bytes as all that was planned takes in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// A file of the base, as something to copy.
+    pub(super) fn file_of_base(
+        &self,
+        wanted: &[u8],
+    ) -> Result<Option<(InputIndex, SourceEntry)>, SourceError> {
+        let (Some(base), Some(input)) = (self.base, self.base_input) else {
+            return Ok(None);
+        };
+        Ok(base.file(wanted)?.map(|entry| (input, entry)))
     }
 
     pub(super) fn base(&self) -> Option<&'a dyn Destination> {
@@ -115,6 +149,11 @@ impl<'a> Target<'a> {
 
     /// Plans an entry, in place of one planned for its path.
     pub(super) fn put(&mut self, entry: PlannedEntry) {
+        // The path is held twice, as the key and in the entry.
+        self.held_bytes += size_of::<PlannedEntry>() + 2 * entry.path.len();
+        if let PlannedKind::Symlink(target) = &entry.kind {
+            self.held_bytes += target.len();
+        }
         self.planned.insert(LayerPath::of(&entry.path), entry);
     }
 

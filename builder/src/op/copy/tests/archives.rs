@@ -263,12 +263,12 @@ fn broken_archives() {
             "link /etc/passwd /stolen: no such file or directory",
         ),
         (
-            &tar(&["h stolen base"]),
-            "not supported yet: the hard link /stolen to /base",
+            &tar(&["h stolen link"]),
+            "not supported yet: the hard link /stolen to /link",
         ),
     ];
     for (bytes, expected) in cases {
-        let world = with_archive(&["d /dst", "f /dst/base x"], bytes);
+        let world = with_archive(&["d /dst", "l /dst/link x"], bytes);
         let error = world.plan(&add(&["t"], "/dst/")).unwrap_err();
         assert_eq!(error.to_string(), "cannot unpack `/t`");
         let cause = std::error::Error::source(&error).unwrap().to_string();
@@ -303,4 +303,23 @@ fn members_are_written() {
         (read("x"), read("y"), read("z")),
         ("three".into(), "two".into(), "two".into())
     );
+}
+
+#[test]
+fn what_has_no_room_is_refused_before_it_is_written() {
+    let bytes = tar(&["f x 12345", "f y 678"]);
+    let world = with_archive(&[], &bytes);
+    let context = super::ContextSource::new("context", std::sync::Arc::new(world.context()));
+    let sources = super::Sources::from([(super::InputIndex(1), &context as _)]);
+    let selection = super::select(&add(&["t"], "/"), &sources, 1).unwrap();
+    for (room_bytes, fits) in [(8, true), (7, false), (0, false)] {
+        let ground = super::super::place::Ground {
+            base: None,
+            base_input: None,
+            epoch: 0,
+            room_bytes,
+        };
+        let planned = super::super::place::plan_on(&selection, &sources, &ground);
+        assert_eq!(planned.is_ok(), fits, "{room_bytes}");
+    }
 }
