@@ -10,6 +10,7 @@
 
 mod support;
 
+mod add_remote;
 mod apps;
 mod bad_input;
 mod base_images;
@@ -17,6 +18,7 @@ mod build;
 mod cache;
 mod cancel;
 mod checks;
+mod contexts;
 mod destinations;
 mod doctor;
 mod interop;

@@ -3,6 +3,7 @@
 pub(crate) mod base;
 pub(crate) mod docker;
 pub(crate) mod faulty;
+pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod process;
@@ -11,6 +12,7 @@ pub(crate) mod registry;
 pub(crate) mod store;
 pub(crate) mod tools;
 pub(crate) mod user;
+pub(crate) mod web;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
