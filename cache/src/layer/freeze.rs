@@ -8,8 +8,9 @@
 //! - Times are whole seconds, rounded down; `clamp_mtime` limits them. Attributes other than `security.capability` (and
 //!   the host's own `security.*` labels) are removed, overlayfs's among them; sockets are removed.
 //! - A file, link or device equal to the lower one in type, mode, owner, time, capability and bytes is no change and is
-//!   removed. Times and sizes only tell which files to compare: the bytes decide. Members of a hard-link group stay:
-//!   that they are linked may be the change.
+//!   removed. Times and sizes only tell which files to compare: the bytes decide. A time with a fraction of a second was
+//!   written by the step, so it is never the lower one. Members of a hard-link group stay: that they are linked may be
+//!   the change.
 //! - A directory equal to the lower one is implied if it has changes below, else removed. Of the root only mode and owner
 //!   count, as its time changes with every name in it.
 //! - A deletion of what the lower layers don't have is removed.
@@ -172,7 +173,7 @@ impl Freezer<'_> {
                 if entry.path.is_empty() {
                     lower.has_owner_of(&entry)
                 } else {
-                    lower.has_metadata_of(&entry)
+                    is_frozen_time(&stat) && lower.has_metadata_of(&entry)
                 }
             });
         let role = if is_unchanged {
@@ -383,6 +384,7 @@ impl Freezer<'_> {
             return self.push(link);
         }
         let is_unchanged = stat.st_nlink < 2
+            && is_frozen_time(stat)
             && self.lower.lookup(&entry.path).is_some_and(|found| {
                 found.inode.kind == entry.kind && found.inode.has_metadata_of(&entry)
             });
@@ -414,7 +416,8 @@ impl Freezer<'_> {
         let file =
             tree::open_regular(dir, name).map_err(LayerError::os("open", shown.as_path()))?;
         entry.capability = self.strip.file(file.as_fd(), &entry.path)?;
-        if stat.st_nlink < 2 && self.is_unchanged(&entry, size, &file, &shown)? {
+        let may_be_unchanged = stat.st_nlink < 2 && is_frozen_time(stat);
+        if may_be_unchanged && self.is_unchanged(&entry, size, &file, &shown)? {
             return self.remove(dir, name, &entry.path);
         }
         self.set_time(dir, name, &entry, stat)?;
@@ -481,6 +484,12 @@ impl Freezer<'_> {
         tree::set_mtime(dir, name, entry.mtime)
             .map_err(LayerError::os("set time of", self.shown(&entry.path)))
     }
+}
+
+/// Whether the time may be that of the lower layers, which have whole seconds: if not, the step wrote it. Otherwise it would
+/// depend on the clock whether a second write within the same second is a change.
+fn is_frozen_time(stat: &Stat) -> bool {
+    stat.st_mtime_nsec == 0
 }
 
 impl Name {

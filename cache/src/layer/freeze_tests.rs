@@ -247,7 +247,7 @@ const BASE: &str = "
 
 #[test]
 fn steps_become_layers() {
-    let cases: [(&str, &[&str]); 22] = [
+    let cases: [(&str, &[&str]); 24] = [
         ("true", &[]),
         ("echo three > d/a; touch -d @1000000000 d/a", &["f d/a"]),
         ("echo one > d/a; touch -d @1000000000 d/a d", &[]),
@@ -290,6 +290,12 @@ fn steps_become_layers() {
         ("chmod 700 .", &["d "]),
         ("chown 5:6 e; chown -h 5:6 d/l", &["l d/l", "d e"]),
         ("touch -d @1700000000.7 e", &["d e"]),
+        // Written within the same second: a change, as it would be a second later.
+        ("touch -d @1000000000.7 e", &["d e"]),
+        (
+            "echo one > d/a; touch -d @1000000000.7 d/a; touch -d @1000000000 d",
+            &["f d/a"],
+        ),
         ("mkdir -p n/o; rm -r e; ln -s n e", &["l e", "d n", "d n/o"]),
     ];
     for (script, expected) in cases {
