@@ -13,12 +13,23 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, chownat, fstat, mkdirat,
-    mknodat, openat, openat2, readlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, chownat,
+    fstat, mkdirat, mknodat, openat, openat2, readlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use super::stubs::{Parent, Stub, Stubs, Timestamp};
+
+const EPOCH: Timestamps = Timestamps {
+    last_access: Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    },
+    last_modification: Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    },
+};
 
 /// What to make where nothing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,13 +90,15 @@ impl Rooted {
         open_inside(self.root(), path)
     }
 
-    /// Opens a directory right below the root that is no symlink; makes it (0755) if nothing is there.
+    /// Opens a directory right below the root that is no symlink; makes it (0755) if nothing is there. It ends up in the
+    /// layer, so it tells no time: nobody asked for it.
     pub(super) fn system_dir(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let name = path.strip_prefix("/").unwrap_or(path);
         let flags = LOOK | OFlags::NOFOLLOW | OFlags::DIRECTORY;
         match openat(&self.root, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 mkdirat(&self.root, name, Mode::from_raw_mode(0o755))?;
+                utimensat(&self.root, name, &EPOCH, AtFlags::SYMLINK_NOFOLLOW)?;
                 openat(&self.root, name, flags, Mode::empty())
             }
             other => other,
