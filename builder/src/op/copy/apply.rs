@@ -30,7 +30,7 @@ use rustix::fs::{
 };
 
 use super::archive::{self, ArchiveError};
-use super::error::{CopyError, WriteError, shown};
+use super::error::{CREATE_DEVICE, CopyError, WriteError, shown};
 use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
 use super::select::{Sources, tree_of};
 
@@ -351,8 +351,12 @@ impl Writer {
     fn make_other(&self, entry: &PlannedEntry) -> Result<(), WriteError> {
         let name = OsStr::from_bytes(&entry.path);
         let node = |kind, major, minor| {
+            let attempt = match kind {
+                FileType::Fifo => "create",
+                _ => CREATE_DEVICE,
+            };
             mknodat(&self.root, name, kind, Mode::RUSR, makedev(major, minor))
-                .map_err(self.fail("create", &entry.path))
+                .map_err(self.fail(attempt, &entry.path))
         };
         let mode = match &entry.kind {
             PlannedKind::Directory => return Ok(()),

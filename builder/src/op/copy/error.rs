@@ -166,6 +166,9 @@ pub enum SourceError {
     },
 }
 
+/// What is attempted in [`WriteError::Io`] when a device is made, which the kernel lets no user namespace do.
+pub(super) const CREATE_DEVICE: &str = "create the device";
+
 /// Why a layer could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -202,6 +205,13 @@ impl CopyError {
             )),
             Self::NoUsers { .. } | Self::NoGroups { .. } => {
                 Some("give numbers: --chown=UID:GID".to_owned())
+            }
+            Self::Write(WriteError::Io {
+                attempt: CREATE_DEVICE,
+                source,
+                ..
+            }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("only root may make devices: build as root".to_owned())
             }
             Self::NotFound { .. }
             | Self::NotInStage { .. }
