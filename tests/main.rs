@@ -28,6 +28,7 @@ mod output;
 mod progress;
 mod push;
 mod push_verbs;
+mod rootless;
 mod sandbox;
 mod ssh;
 mod stability;

@@ -20,7 +20,7 @@ WORKDIR /srv
 COPY a .
 RUN echo 1 > one && mkdir -p two/three && ln one two/link && ln -s ../one two/soft && chmod 0711 two
 RUN rm one && echo 4 > two/four && chown 5:6 two/four
-RUN find / -xdev -type f -not -path '/proc/*' -not -path '/sys/*' | sort > /list
+RUN find / -xdev -type f -not -path /list -not -path '/proc/*' -not -path '/sys/*' | sort > /list
 ";
 
 fn place(dockerfile: &str) -> Place {
