@@ -408,6 +408,10 @@ fn build(args: &BuildArgs, host: &Host, streams: &mut Streams, engine: &dyn Engi
 
 fn prepare(args: &BuildArgs, host: &Host, engine: &dyn Engine) -> Result<(), Failure> {
     resolve::refuse_unsupported(args)?;
+    // A question about a Dockerfile needs no privilege.
+    if call::resolve(&args.progress)?.is_some() {
+        return Ok(());
+    }
     let isolation = resolve::isolation(&args.run)?;
     let state_root = resolve::state_root(&host.environment, host.is_root)?;
     engine.prepare(isolation, &state_root)
