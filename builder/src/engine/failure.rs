@@ -4,6 +4,7 @@ use frontend::graph::Vertex;
 
 use crate::op::copy::error::CopyError;
 use crate::op::error::StepError;
+use crate::op::git::GitError;
 use crate::op::steps::reference_of;
 use crate::outcome::{Failure, FailureKind};
 use crate::sandbox::{SandboxError, SetupError};
@@ -35,9 +36,11 @@ pub(super) fn of_step(vertex: &Vertex, error: &StepError) -> Failure {
     if let Some(hint) = hint_of(error) {
         failure = failure.hint(hint);
     }
+    // That a repository cannot be reached says nothing about the line that names it.
+    let is_elsewhere = matches!(error, StepError::Git(GitError::Failed { .. }));
     match &vertex.origin {
-        Some(origin) => failure.at(origin.lines),
-        None => failure,
+        Some(origin) if !is_elsewhere => failure.at(origin.lines),
+        Some(_) | None => failure,
     }
 }
 
