@@ -7,8 +7,10 @@ mod braces;
 mod error;
 mod pattern;
 mod scope;
+mod watch;
 mod word;
 
 pub(crate) use error::ExpandError;
 pub(crate) use scope::Scope;
+pub(crate) use watch::watch;
 pub(crate) use word::{Lexer, Variables};

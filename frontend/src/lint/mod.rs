@@ -19,7 +19,6 @@ mod page;
 mod report;
 mod rules;
 mod step;
-mod watch;
 
 pub use level::{LevelError, Levels};
 pub use page::Page;
@@ -28,7 +27,6 @@ pub use rules::{RULES, Rule, Standing, find_rule};
 
 pub(crate) use from::{BaseView, Globals, check_base, check_froms};
 pub(crate) use step::{StageMemory, StepView, check_step};
-pub(crate) use watch::asked_for;
 
 use crate::ast::{Dockerfile, Instruction};
 use crate::ignore::IgnoreRules;

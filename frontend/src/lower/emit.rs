@@ -84,7 +84,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// Emits all needed stages and gives the target's state. One error for each stage that has one.
+    /// Emits all needed stages and gives the target's state.
     pub(super) fn stages(&mut self) -> Result<StageState, Vec<Diagnostic>> {
         let mut errors = Vec::new();
         let mut failed = BTreeSet::new();
@@ -105,9 +105,9 @@ impl<'a> Emitter<'a> {
             };
             match self.stage(stage, state) {
                 Ok(state) => drop(self.states.insert(index, state)),
-                Err(error) => {
+                Err(found) => {
                     failed.insert(SourceRef::Stage(index));
-                    errors.push(error);
+                    errors.extend(found);
                 }
             }
         }
@@ -173,11 +173,12 @@ impl<'a> Emitter<'a> {
         &mut self,
         stage: &Stage<'_>,
         mut state: StageState,
-    ) -> Result<StageState, Diagnostic> {
+    ) -> Result<StageState, Vec<Diagnostic>> {
         if stage.replacement.is_some() {
             return Ok(state);
         }
         let ignores_cache = self.ignores_cache(stage);
+        let mut errors = Vec::new();
         for command in &stage.commands {
             let step = Step {
                 command,
@@ -185,11 +186,23 @@ impl<'a> Emitter<'a> {
                 ignores_cache,
             };
             check::step(self, &mut state, step);
-            self.instruction(&mut state, step, &command.instruction)
-                .map_err(|error| diagnostic(&error, Some(command.lines)))?;
-            notes::note(self, &mut state, step);
+            match self.instruction(&mut state, step, &command.instruction) {
+                Ok(()) => notes::note(self, &mut state, step),
+                Err(error) => {
+                    errors.push(diagnostic(&error, Some(command.lines)));
+                    // Later instructions would miss a variable through no fault of theirs.
+                    let kind = &command.instruction.kind;
+                    if matches!(kind, InstructionKind::Env(_) | InstructionKind::Arg(_)) {
+                        break;
+                    }
+                }
+            }
         }
-        Ok(state)
+        if errors.is_empty() {
+            Ok(state)
+        } else {
+            Err(errors)
+        }
     }
 
     /// The state that a stage came to; the target's has been handed out.

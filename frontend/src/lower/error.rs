@@ -64,17 +64,27 @@ pub(super) enum StageError {
     Expand(#[from] ExpandError),
     #[error("dockerfile contains no stages to build")]
     NoStages,
-    #[error("base name ({0}) should not be blank")]
-    BlankBase(String),
-    #[error("empty platform value from expression {0}")]
-    BlankPlatform(String),
+    #[error("base name ({base}) should not be blank{suggestion}")]
+    BlankBase {
+        base: String,
+        suggestion: Suggestion,
+    },
+    #[error("empty platform value from expression {platform}{suggestion}")]
+    BlankPlatform {
+        platform: String,
+        suggestion: Suggestion,
+    },
     #[error("failed to process arguments for platform {platform}: {reason}")]
     PlatformArguments {
         platform: String,
         reason: ExpandError,
     },
-    #[error("failed to parse platform {platform}: {reason}")]
-    Platform { platform: String, reason: String },
+    #[error("failed to parse platform {platform}: {reason}{suggestion}")]
+    Platform {
+        platform: String,
+        reason: String,
+        suggestion: Suggestion,
+    },
     #[error("target stage {} could not be found{suggestion}", crate::gofmt::quote(.name))]
     NoTarget {
         name: String,

@@ -209,8 +209,8 @@ pub fn lower(
 ///
 /// # Errors
 ///
-/// What is wrong, the first being the one that BuildKit reports: one error for each stage that has one, in file order;
-/// at least one.
+/// What is wrong, the first being the one that BuildKit reports: all that can be found independently, in file order; at
+/// least one.
 pub fn lower_checked(
     source: &SourceFile,
     dockerfile: &Dockerfile,
@@ -231,7 +231,7 @@ pub fn lower_checked(
         lexer,
         checks.report,
     );
-    let stages = Stages::read(dockerfile, options, &contexts, &lexer, &globals).map_err(one)?;
+    let stages = Stages::read(dockerfile, options, &contexts, &lexer, &globals)?;
     let epoch = globals.value(EPOCH).filter(|value| !value.is_empty());
     let source_date_epoch = options
         .build_args

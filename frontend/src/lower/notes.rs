@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{Dockerfile, InstructionKind};
-use crate::expand::{Lexer, Scope};
+use crate::expand::{Lexer, Scope, watch};
 use crate::graph::{MountKind, Op};
-use crate::lint::asked_for;
 use crate::outline::{Credential, Outline, Parameter, description};
 use crate::source::LineRange;
 
@@ -139,7 +138,7 @@ pub(super) fn outline(
         if let Some((_, from)) = froms.get(*index) {
             let words = [Some(&from.image), from.platform.as_ref()];
             for word in words.into_iter().flatten() {
-                used.extend(asked_for(emitter.lexer, &word.value, &emitter.plan.globals));
+                used.extend(watch(emitter.lexer, &word.value, &emitter.plan.globals).found);
             }
         }
         let state = match emitter.emitted(*index) {
@@ -178,7 +177,7 @@ impl Globals {
                 let default = declaration.default.as_ref();
                 let is_given = emitter.options.build_args.contains_key(name);
                 let default = default.filter(|_| !is_given);
-                let uses = default.map(|default| asked_for(lexer, &default.value, scope));
+                let uses = default.map(|default| watch(lexer, &default.value, scope).found);
                 let parameter = Parameter {
                     name: name.clone(),
                     description: description(&instruction.comments, name),

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ast::{self, Dockerfile, Instruction, InstructionKind};
-use crate::expand::{Lexer, Scope};
+use crate::expand::{Lexer, Scope, watch};
 use crate::platform::Platform;
-use crate::source::{Diagnostic, LineRange};
+use crate::source::{Diagnostic, LineRange, Suggestion};
 
 use super::context::Contexts;
 use super::error::{StageError, diagnostic, suggest};
@@ -89,26 +89,32 @@ impl<'a> Stages<'a> {
         contexts: &Contexts<'_>,
         lexer: &Lexer,
         globals: &Scope,
-    ) -> Result<Self, Diagnostic> {
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut stages = Self {
             list: Vec::new(),
             by_name: BTreeMap::new(),
             externals: Vec::new(),
             target: 0,
         };
+        let mut errors = Vec::new();
         for instruction in &dockerfile.instructions {
             if let InstructionKind::From(from) = &instruction.kind {
-                let stage = stages
-                    .open(from, instruction.lines, options, lexer, globals)
-                    .map_err(|error| diagnostic(&error, Some(instruction.lines)))?;
-                stages.add(stage, contexts, options);
+                let lines = instruction.lines;
+                match stages.open(from, lines, options, lexer, globals) {
+                    Ok(stage) => stages.add(stage, contexts, options),
+                    Err(error) => errors.push(diagnostic(&error, Some(lines))),
+                }
             } else if let Some(stage) = stages.list.last_mut() {
                 stage.push(instruction);
             }
         }
+        // Without all stages, what refers to them cannot be judged.
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         stages.target = stages
             .find_target(options)
-            .map_err(|error| diagnostic(&error, None))?;
+            .map_err(|error| vec![diagnostic(&error, None)])?;
         stages.link()?;
         Ok(stages)
     }
@@ -123,7 +129,11 @@ impl<'a> Stages<'a> {
     ) -> Result<Stage<'a>, StageError> {
         let base = lexer.expand(&from.image.value, globals)?;
         if base.is_empty() {
-            return Err(StageError::BlankBase(from.image.value.clone()));
+            let word = &from.image.value;
+            return Err(StageError::BlankBase {
+                base: word.clone(),
+                suggestion: suggest_argument(*lexer, word, globals),
+            });
         }
         let platform = from
             .platform
@@ -177,17 +187,22 @@ impl<'a> Stages<'a> {
     }
 
     /// Finds out what each instruction of each stage takes its files from; also of stages that the target does not need.
-    fn link(&mut self) -> Result<(), Diagnostic> {
+    fn link(&mut self) -> Result<(), Vec<Diagnostic>> {
+        let mut errors = Vec::new();
         for index in 0..self.list.len() {
             for position in 0..self.list[index].commands.len() {
                 let command = &self.list[index].commands[position];
                 let (instruction, lines) = (command.instruction.clone(), command.lines);
-                self.list[index].commands[position].sources =
-                    link::sources(self, &instruction, lines)
-                        .map_err(|error| diagnostic(&error, None))?;
+                match link::sources(self, &instruction, lines) {
+                    Ok(sources) => self.list[index].commands[position].sources = sources,
+                    Err(error) => errors.push(diagnostic(&error, None)),
+                }
             }
         }
-        link::check_circles(self)?;
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        link::check_circles(self).map_err(|error| vec![error])?;
         // The name of the only stage is of no interest.
         if self.list.len() == 1 && self.externals.is_empty() {
             self.list[0].label.clear();
@@ -293,12 +308,24 @@ fn parse_platform(
             reason,
         })?;
     if text.is_empty() {
-        return Err(StageError::BlankPlatform(written.to_owned()));
+        return Err(StageError::BlankPlatform {
+            platform: written.to_owned(),
+            suggestion: suggest_argument(*lexer, written, globals),
+        });
     }
     Platform::parse(&text, &options.build_platform.architecture).map_err(|reason| {
         StageError::Platform {
             platform: written.to_owned(),
             reason: reason.to_string(),
+            suggestion: suggest_argument(*lexer, written, globals),
         }
     })
+}
+
+/// The variable that was meant by the first that is not set.
+fn suggest_argument(lexer: Lexer, word: &str, globals: &Scope) -> Suggestion {
+    let known = || globals.entries().iter().map(|(name, _)| name.as_str());
+    let missing = watch(lexer, word, globals).missing.into_iter();
+    let mut meant = missing.map(|name| suggest(&name, known()));
+    meant.find(|meant| meant.0.is_some()).unwrap_or_default()
 }

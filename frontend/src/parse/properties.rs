@@ -160,6 +160,23 @@ proptest! {
     }
 
     #[test]
+    fn an_instruction_cut_out_of_the_file_says_the_same(text in dockerfile()) {
+        let text = format!("FROM a\n{text}");
+        let source = SourceFile::new("Dockerfile", text.as_bytes());
+        let Ok(file) = parse(&source) else { return Ok(()) };
+        let all = crate::listing::to_json_lines(&file);
+        for (instruction, said) in file.instructions.iter().zip(all.lines()) {
+            let slice = &text[instruction.span.start..instruction.span.end];
+            let alone = format!("FROM a\n{slice}");
+            let alone = parse(&SourceFile::new("Dockerfile", alone.as_bytes()));
+            let alone = alone.map(|file| crate::listing::to_json_lines(&file));
+            let without_lines = |object: &str| object.split_once("\"name\"").map(|(_, rest)| rest.to_owned());
+            let alone = alone.ok().and_then(|objects| without_lines(objects.lines().nth(1)?));
+            prop_assert_eq!(alone, without_lines(said), "{:?}", slice);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in dockerfile()) {
         drop(parse(&SourceFile::new("Dockerfile", &bytes)));
         drop(parse_trigger(&text));

@@ -1,10 +1,10 @@
 //! `FROM --platform=linux/amd64`.
 
+use crate::expand::watch;
 use crate::gofmt::quote;
 use crate::lint::from::FromView;
 use crate::lint::page::Page;
 use crate::lint::report::Report;
-use crate::lint::watch::watch;
 use crate::platform::Platform;
 
 use super::{Check, Rule, Standing};

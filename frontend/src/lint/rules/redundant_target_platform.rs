@@ -1,9 +1,9 @@
 //! `FROM --platform=$TARGETPLATFORM`.
 
+use crate::expand::watch;
 use crate::lint::from::FromView;
 use crate::lint::page::Page;
 use crate::lint::report::Report;
-use crate::lint::watch::watch;
 
 use super::{Check, Rule, Standing};
 

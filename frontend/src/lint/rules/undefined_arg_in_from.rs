@@ -1,9 +1,9 @@
 //! FROM with a variable that no ARG before the first FROM declares.
 
+use crate::expand::watch;
 use crate::lint::from::FromView;
 use crate::lint::page::Page;
 use crate::lint::report::Report;
-use crate::lint::watch::watch;
 use crate::source::{Suggestion, did_you_mean};
 
 use super::{Check, Rule, Standing};

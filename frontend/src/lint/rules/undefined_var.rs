@@ -1,11 +1,10 @@
 //! Variables without a value where they are expanded.
 
 use crate::ast::{Heredoc, InstructionKind, Source};
-use crate::expand::Lexer;
+use crate::expand::{Lexer, watch};
 use crate::lint::page::Page;
 use crate::lint::report::Report;
 use crate::lint::step::StepView;
-use crate::lint::watch::watch;
 use crate::lower::NOT_ENVIRONMENT;
 use crate::source::{Spanned, Suggestion, did_you_mean};
 

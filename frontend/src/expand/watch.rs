@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 
-use crate::expand::{Lexer, Scope, Variables};
+use super::{Lexer, Scope, Variables};
 
 /// What a word asks for.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Variables that are set, each once.
-    pub(super) found: Vec<String>,
+    pub(crate) found: Vec<String>,
     /// Variables that are not, each once.
-    pub(super) missing: Vec<String>,
+    pub(crate) missing: Vec<String>,
     /// What the word expands to; `None` if it cannot be expanded, which lowering reports.
-    pub(super) text: Option<String>,
+    pub(crate) text: Option<String>,
 }
 
 struct Watch<'a> {
@@ -36,7 +36,7 @@ impl Variables for Watch<'_> {
 }
 
 /// Expands a word and notes what it asks for.
-pub(super) fn watch(lexer: Lexer, word: &str, scope: &Scope) -> Asked {
+pub(crate) fn watch(lexer: Lexer, word: &str, scope: &Scope) -> Asked {
     let watch = Watch {
         scope,
         asked: RefCell::default(),
@@ -46,11 +46,6 @@ pub(super) fn watch(lexer: Lexer, word: &str, scope: &Scope) -> Asked {
         text,
         ..watch.asked.into_inner()
     }
-}
-
-/// The variables that a word asks for and that are set.
-pub(crate) fn asked_for(lexer: Lexer, word: &str, scope: &Scope) -> Vec<String> {
-    watch(lexer, word, scope).found
 }
 
 #[cfg(test)]
