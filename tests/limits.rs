@@ -29,20 +29,18 @@ fn controller(name: &str) -> Option<bool> {
     }
 }
 
-/// Skips, with a word, what the machine has no controller for.
-fn is_legacy_or_skip(name: &str) -> Option<bool> {
-    let found = controller(name);
-    if found.is_none() {
-        eprintln!("skipped: this machine has no `{name}` controller");
-    }
-    found
+/// Whether a controller is one of version 1. The machine must have it.
+fn is_legacy(name: &str) -> bool {
+    controller(name).unwrap_or_else(|| {
+        panic!(
+            "this test needs the `{name}` cgroup controller: mount -t cgroup2 none /sys/fs/cgroup"
+        )
+    })
 }
 
 #[test]
 fn a_command_over_its_memory_limit_says_so() {
-    if is_legacy_or_skip("memory").is_none() {
-        return;
-    }
+    is_legacy("memory");
     let text = "FROM busybox\nRUN dd if=/dev/zero of=/dev/null bs=200M count=1\n";
     for flag in ["--resource=memory=16m", "-m16m"] {
         build(text, &[flag])
@@ -61,7 +59,8 @@ fn limits_on_memory_and_processors_reach_the_cgroup() {
             if is_legacy { legacy } else { unified }
         )
     };
-    if let Some(is_legacy) = is_legacy_or_skip("cpu") {
+    {
+        let is_legacy = is_legacy("cpu");
         let command = files(
             "cpu/cpu.shares /sys/fs/cgroup/cpu/cpu.cfs_quota_us",
             "cpu.weight /sys/fs/cgroup/cpu.max",
@@ -75,7 +74,8 @@ fn limits_on_memory_and_processors_reach_the_cgroup() {
         };
         assert_eq!(out_of(&command, &flags), want);
     }
-    if is_legacy_or_skip("cpuset").is_some() {
+    {
+        is_legacy("cpuset");
         let command = "grep Cpus_allowed_list /proc/self/status > /out";
         let out = out_of(command, &["--resource=cpuset-cpus=0"]);
         assert_eq!(out, "Cpus_allowed_list:\t0\n");

@@ -191,9 +191,9 @@ mod tests {
                         let wait = Wait::UntilCanceled(&never);
                         let claim = Claim::acquire(&paths, &key, wait).unwrap().unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        // Whoever holds the lock may delete the file.
-                        fs::remove_file(paths.claim(&key)).unwrap();
                         inside.fetch_sub(1, Ordering::SeqCst);
+                        // Whoever holds the lock may delete the file; with the name the claim is over.
+                        fs::remove_file(paths.claim(&key)).unwrap();
                         drop(claim);
                     }
                 })
