@@ -22,6 +22,7 @@ mod contexts;
 mod destinations;
 mod doctor;
 mod interop;
+mod killing;
 mod limits;
 mod logs;
 mod output;
