@@ -21,6 +21,7 @@ mod checks;
 mod contexts;
 mod destinations;
 mod doctor;
+mod escape;
 mod interop;
 mod killing;
 mod limits;
