@@ -1,11 +1,15 @@
 //! The engine on this machine, as the command line drives it.
 
 use std::io::Write;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cache::digest::hex;
-use cache::root::{RootOptions, StateRoot};
+use cache::durable::{self, BootId};
+use cache::root::{RootOptions, StatePaths, StateRoot};
+use cache::snapshot::format::TreeFormat;
 use frontend::source::SourceFile;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -13,7 +17,7 @@ use crate::cancel::CancelFlag;
 use crate::cli::answer::Answer;
 use crate::cli::push::PushRequest;
 use crate::cli::request::{BuildRequest, Inquiry, Isolation};
-use crate::cli::{self, DebugView, LogRequest, StoreRequest};
+use crate::cli::{self, DebugView, LogRequest, PlannedStep, StoreCommand, StoreRequest};
 use crate::clock::Clock;
 use crate::doctor::report::Report;
 use crate::engine::{Engine, Surroundings};
@@ -48,11 +52,10 @@ impl cli::Engine for Machine {
         request: &BuildRequest,
         events: Arc<dyn EventSink>,
     ) -> Result<Outcome, Failure> {
-        run(
-            &engine(ready_rung(request.execution.isolation)?, events),
-            Engine::build,
-            request,
-        )
+        let rung = ready_rung(request.execution.isolation)?;
+        let outcome = run(&engine(rung, events), Engine::build, request);
+        settle_later(&request.state_root);
+        outcome
     }
 
     fn push(&self, request: &PushRequest, events: Arc<dyn EventSink>) -> Result<String, Failure> {
@@ -78,8 +81,30 @@ impl cli::Engine for Machine {
         )
     }
 
+    fn explain(
+        &self,
+        request: &BuildRequest,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Vec<PlannedStep>, Failure> {
+        let rung = ready_rung(request.execution.isolation)?;
+        run(&engine(rung, events), Engine::explain, request)
+    }
+
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
-        crate::engine::store::perform(request)
+        let format = match &request.command {
+            // Only whoever verifies trees must be able to read them.
+            StoreCommand::Upkeep(_) => tree_format(ready_rung(Isolation::Auto)?),
+            StoreCommand::Images { .. }
+            | StoreCommand::Tag { .. }
+            | StoreCommand::Inspect { .. }
+            | StoreCommand::Remove { .. } => TreeFormat::Native,
+        };
+        let upkeep = crate::engine::upkeep::Upkeep {
+            boot: boot_id(),
+            clock: Clock::system(),
+            format,
+        };
+        crate::engine::store::perform(request, &upkeep)
     }
 
     fn logs(&self, request: &LogRequest, output: &mut dyn Write) -> Result<(), Failure> {
@@ -123,6 +148,26 @@ fn run<R, T>(
     // Nothing is under way any more; threads that idle are not waited for.
     runtime.shutdown_background();
     outcome
+}
+
+/// Starts a process of its own that waits for the disk, if this build made something: the user does not.
+fn settle_later(state_root: &Path) {
+    if !durable::is_due(&StatePaths::new(state_root)) {
+        return;
+    }
+    let started = Command::new("/proc/self/exe")
+        .arg("settle")
+        .env("BUILD_ROOT", state_root)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn();
+    // Then the next build does, or the next boot verifies.
+    if let Err(error) = started {
+        tracing::debug!(%error, "cannot start the process that waits for the disk");
+    }
 }
 
 fn environment(message: String) -> Failure {
@@ -197,8 +242,15 @@ fn surroundings(rung: Rung) -> Surroundings {
         architecture: std::env::consts::ARCH.to_owned(),
         threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         resolv_conf: resolv_conf(),
+        boot: boot_id(),
         rung,
     }
+}
+
+/// The running boot; nothing where the kernel does not tell.
+fn boot_id() -> BootId {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    BootId(text.unwrap_or_default().trim().to_owned())
 }
 
 /// The host's `/etc/resolv.conf`; where that only names systemd's stub, the file behind it (features.md 6.3).
@@ -218,8 +270,7 @@ fn resolv_conf() -> Vec<u8> {
 }
 
 /// Names a user namespace's trees: they differ with the exact id map.
-pub(crate) fn tree_format(rung: Rung) -> cache::snapshot::format::TreeFormat {
-    use cache::snapshot::format::TreeFormat;
+pub(crate) fn tree_format(rung: Rung) -> TreeFormat {
     match rung {
         Rung::Root => TreeFormat::Native,
         Rung::UserNamespace => {

@@ -87,7 +87,7 @@ pub(crate) fn lock_file(
     }
 }
 
-fn open_lock_file(path: &Path) -> Result<File, IoError> {
+pub(crate) fn open_lock_file(path: &Path) -> Result<File, IoError> {
     let open = || {
         OpenOptions::new()
             .read(true)

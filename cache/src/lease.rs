@@ -13,7 +13,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use crate::claim::{LockMode, Wait, lock, names_same_file};
+use rustix::fs::FlockOperation;
+
+use crate::claim::{LockMode, Wait, lock, names_same_file, open_lock_file};
 use crate::digest::{DiffId, Digest};
 use crate::io::{Attempt, IoError, make_private_dir, names_in};
 use crate::root::StatePaths;
@@ -24,8 +26,21 @@ pub struct Lease {
     file: File,
     path: PathBuf,
     work: PathBuf,
-    pinned: Mutex<BTreeSet<DiffId>>,
+    gate: PathBuf,
+    pinned: Mutex<BTreeSet<String>>,
 }
+
+/// What running builds pin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    /// Layers.
+    pub layers: BTreeSet<DiffId>,
+    /// Blobs.
+    pub blobs: BTreeSet<Digest>,
+}
+
+/// What the line of a pinned blob begins with.
+const BLOB: &str = "blob ";
 
 impl Lease {
     /// Takes a new lease, after removing what dead builds left.
@@ -56,7 +71,9 @@ impl Lease {
             if is_ours {
                 let work = paths.work().join(&id);
                 let pinned = Mutex::default();
+                let gate = paths.gate();
                 return Ok(Self {
+                    gate,
                     file,
                     path,
                     work,
@@ -66,6 +83,12 @@ impl Lease {
         }
     }
 
+    /// Its name: no other living build has it.
+    pub fn name(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
+    }
+
     /// The directory for unfinished work, made when first asked for.
     pub fn work(&self) -> Result<PathBuf, IoError> {
         make_private_dir(&self.work)?;
@@ -73,14 +96,30 @@ impl Lease {
     }
 
     /// Keeps a layer from being collected while this build runs.
+    ///
+    /// Whoever pins first and then finds it there has it until the build ends: a collection that is removing it at this
+    /// moment is waited for.
     pub fn pin(&self, diff_id: &DiffId) -> Result<(), IoError> {
+        self.pin_line(format!("{diff_id}\n"))
+    }
+
+    /// As [`Self::pin`], for a blob.
+    pub fn pin_blob(&self, digest: &Digest) -> Result<(), IoError> {
+        self.pin_line(format!("{BLOB}{digest}\n"))
+    }
+
+    fn pin_line(&self, line: String) -> Result<(), IoError> {
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        if !pinned.insert(diff_id.clone()) {
+        if pinned.contains(&line) {
             return Ok(());
         }
+        let gate = open_lock_file(&self.gate)?;
+        rustix::fs::flock(&gate, FlockOperation::LockShared).attempt("lock", &self.gate)?;
         (&self.file)
-            .write_all(format!("{diff_id}\n").as_bytes())
-            .attempt("write", &self.path)
+            .write_all(line.as_bytes())
+            .attempt("write", &self.path)?;
+        pinned.insert(line);
+        Ok(())
     }
 }
 
@@ -92,10 +131,10 @@ impl Drop for Lease {
     }
 }
 
-/// The layers that running builds pin.
-pub fn pinned(paths: &StatePaths) -> Result<BTreeSet<DiffId>, IoError> {
+/// What running builds pin.
+pub fn pinned(paths: &StatePaths) -> Result<Pinned, IoError> {
     let directory = paths.leases();
-    let mut pinned = BTreeSet::new();
+    let mut pinned = Pinned::default();
     for name in names_in(&directory)? {
         let path = directory.join(name);
         let Ok(file) = File::open(&path) else {
@@ -106,11 +145,13 @@ pub fn pinned(paths: &StatePaths) -> Result<BTreeSet<DiffId>, IoError> {
         }
         let lines = crate::io::read_if_present(&path)?.unwrap_or_default();
         let lines = String::from_utf8_lossy(&lines).into_owned();
-        pinned.extend(
-            lines
-                .lines()
-                .filter_map(|line| line.parse::<Digest>().ok().map(DiffId)),
-        );
+        for line in lines.lines() {
+            match (line.strip_prefix(BLOB), line.parse::<Digest>()) {
+                (Some(blob), _) => pinned.blobs.extend(blob.parse::<Digest>().ok()),
+                (None, Ok(layer)) => drop(pinned.layers.insert(DiffId(layer))),
+                (None, Err(_)) => {}
+            }
+        }
     }
     Ok(pinned)
 }
@@ -152,14 +193,16 @@ mod tests {
         lease.pin(&layer).unwrap();
         lease.pin(&layer).unwrap();
         second.pin(&DiffId(Digest::of(b"other"))).unwrap();
-        assert_eq!(pinned(&paths).unwrap().len(), 2);
+        second.pin_blob(&Digest::of(b"blob")).unwrap();
+        let found = pinned(&paths).unwrap();
+        assert_eq!((found.layers.len(), found.blobs.len()), (2, 1));
 
         let work = lease.work().unwrap();
         fs::create_dir(work.join("half")).unwrap();
         drop(lease);
         assert!(!work.exists());
         drop(second);
-        assert_eq!(pinned(&paths).unwrap(), BTreeSet::new());
+        assert_eq!(pinned(&paths).unwrap(), Pinned::default());
         assert!(names_in(&paths.leases()).unwrap().is_empty());
     }
 
@@ -173,7 +216,7 @@ mod tests {
         fs::write(paths.leases().join("77-0"), format!("{dead}\n")).unwrap();
         assert_eq!(
             pinned(&paths).unwrap(),
-            BTreeSet::new(),
+            Pinned::default(),
             "the dead pin nothing"
         );
         let living = Lease::acquire(&paths).unwrap();

@@ -21,9 +21,12 @@
 //!   cache-mounts/           directories of RUN --mount=type=cache
 //!   contexts/               stat caches of build contexts
 //!   git/HEX/                bare repositories by remote; may be deleted when nobody holds their lock file
+//!   gate                    lock between pinning and removing
+//!   usage                   how big the store was when it was last measured
 //!   claims/                 lock files of steps being run
 //!   leases/                 lock files of running builds
 //!   logs/N/                 output of the steps of a build (log)
+//!   unsynced/               layers made since the disk was last waited for (durable)
 //! ```
 
 //!
@@ -38,6 +41,8 @@
 //! |---|---|---|
 //! | `lock`, shared | every process | it has the store open |
 //! | `lock`, exclusive | garbage collection | it deletes lock files |
+//! | `gate`, shared | a build | it pins something |
+//! | `gate`, exclusive | garbage collection | it looks what is pinned and removes something else |
 //! | `claims/KEY` | the process that runs a step, and its sandbox | the step runs |
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |
 //! | `logs/N`, shared | a build that ran commands | it lasts |
@@ -48,6 +53,10 @@ pub mod blob;
 pub mod checksum;
 pub mod claim;
 pub mod digest;
+pub mod disk;
+pub mod durable;
+pub mod fsck;
+pub mod gc;
 pub mod io;
 pub mod key;
 pub mod layer;

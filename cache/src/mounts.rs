@@ -156,6 +156,35 @@ pub fn acquire(
     }))
 }
 
+/// Whether a step uses any directory of a cache mount's folder now.
+pub(crate) fn is_used(folder: &Path) -> Result<bool, IoError> {
+    for name in names_in(folder)? {
+        if Path::new(&name).extension().is_none_or(|end| end != "lock") {
+            continue;
+        }
+        let path = folder.join(&name);
+        let Ok(file) = File::open(&path) else {
+            continue;
+        };
+        if !lock(&file, &path, LockMode::Exclusive, Wait::Never)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Gives up the directories of a cache mount that nobody uses; later users begin with an empty one.
+pub(crate) fn discard(folder: &Path) -> Result<(), IoError> {
+    let lock_path = folder.join("lock");
+    let Some(_guard) = lock_file(&lock_path, LockMode::Exclusive, Wait::Never)? else {
+        return Ok(());
+    };
+    let folder = Folder {
+        path: folder.to_owned(),
+    };
+    folder.start_anew()
+}
+
 fn acquire_one(
     paths: &StatePaths,
     request: &MountRequest,

@@ -292,6 +292,11 @@ impl StatePaths {
         self.root.join("leases")
     }
 
+    /// `unsynced`: what was made since the disk was last waited for.
+    pub fn unsynced(&self) -> PathBuf {
+        self.root.join("unsynced")
+    }
+
     /// `logs`
     pub fn logs(&self) -> PathBuf {
         self.root.join("logs")
@@ -315,6 +320,16 @@ impl StatePaths {
     /// The format version.
     pub fn format(&self) -> PathBuf {
         self.root.join("format")
+    }
+
+    /// Held shared while a lease pins something, alone while a collection removes what nobody pins.
+    pub fn gate(&self) -> PathBuf {
+        self.root.join("gate")
+    }
+
+    /// How big the store was when it was last measured.
+    pub fn usage(&self) -> PathBuf {
+        self.root.join("usage")
     }
 
     /// The store lock.

@@ -45,6 +45,8 @@ pub(super) enum Verb {
     Logs(LogsArgs),
     /// Tell what this machine lets builds do, and what would help
     Doctor(DoctorArgs),
+    /// Tell what `build` would run, and why, and what is cached; run nothing
+    Explain(Box<BuildArgs>),
     #[command(flatten)]
     Other(OtherVerb),
 }
@@ -60,6 +62,15 @@ pub(super) enum OtherVerb {
     Inspect(InspectArgs),
     /// Remove names of images
     Rm(RmArgs),
+    /// Show what the store holds, how big it is, and what needs it
+    Du(DuArgs),
+    /// Remove what no tagged image and no running build needs
+    Prune(PruneArgs),
+    /// Check everything in the store and drop what is damaged
+    Fsck,
+    /// Wait until what builds made is on disk, and keep the store below its cap: builds start it by themselves
+    #[command(hide = true)]
+    Settle,
     /// Install this program under the names `builder` and `build`
     Install(InstallArgs),
     /// Tell which rule of the ignore file decides about paths
@@ -135,6 +146,38 @@ pub(super) enum ReportFormat {
     Text,
     /// For programs
     Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct DuArgs {
+    /// Show every item, when it was last used and what needs it
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// How to show it: table or json
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(super) format: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct PruneArgs {
+    /// Also remove the digests of files of build contexts
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Only what matches: type=layer|blob|chunk|cache-mount|context|log, id=PART or until=DURATION (can be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) filter: Vec<String>,
+    /// Keep what was used within this time, such as 24h or 7d
+    #[arg(long, value_name = "DURATION")]
+    pub(super) keep_duration: Option<String>,
+    /// Remove only as much as brings the store down to this size, such as 20g; least benefit first
+    #[arg(long, value_name = "BYTES", alias = "keep-storage")]
+    pub(super) max_used_space: Option<String>,
+    /// Accepted for Docker's sake: nothing is asked anyway
+    #[arg(short, long, hide = true)]
+    pub(super) force: bool,
+    /// Show everything that was removed, not layers only
+    #[arg(short, long)]
+    pub(super) verbose: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -248,10 +291,19 @@ pub(super) struct InputArgs {
     /// Expose an ssh agent to commands, or with raw=true any socket: default|ID[=SOCKET][,raw=true] (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub(super) ssh: Vec<String>,
-    /// Always ask the registry for the images that the build starts from
-    #[arg(long)]
-    pub(super) pull: Switch,
-    /// Use no network
+    /// When to ask the registry what a name means: always, missing, never or age:DURATION (such as age:24h)
+    /// [default: unless the store has a tag of that name]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always",
+        default_value = "false",
+        hide_default_value = true
+    )]
+    pub(super) pull: String,
+    /// Contact no registry and no server: what is not in the store is an error
     #[arg(long)]
     pub(super) offline: Switch,
     /// Source policy file (can be repeated)
@@ -355,6 +407,9 @@ pub(super) struct ProgressArgs {
     /// How to show progress: auto, plain, tty, rawjson, quiet or none [default: auto]
     #[arg(long, value_name = "MODE")]
     pub(super) progress: Option<String>,
+    /// Tell why each step ran that was not cached: text or json, on standard error
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    pub(super) explain: Option<String>,
     /// Show no progress and print the image id
     #[arg(short, long)]
     pub(super) quiet: Switch,
@@ -418,7 +473,7 @@ pub(super) struct UnusedArgs {
 
 /// The parser of the command line.
 pub(super) fn command() -> clap::Command {
-    Cli::command().mut_subcommand("build", |build| {
+    let with_switches = |build: clap::Command| {
         build.args_override_self(true).mut_args(|arg| {
             if arg.get_value_parser().type_id() == std::any::TypeId::of::<Switch>() {
                 return arg
@@ -433,7 +488,10 @@ pub(super) fn command() -> clap::Command {
             }
             arg
         })
-    })
+    };
+    Cli::command()
+        .mut_subcommand("build", with_switches)
+        .mut_subcommand("explain", with_switches)
 }
 
 /// Reads a command line.

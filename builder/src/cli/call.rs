@@ -80,6 +80,7 @@ mod tests {
             check: Switch(check),
             call: call.map(str::to_owned),
             debug: Switch(false),
+            explain: None,
         }
     }
 

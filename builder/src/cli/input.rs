@@ -270,7 +270,7 @@ mod tests {
             platform: Vec::new(),
             secret: Vec::new(),
             ssh: Vec::new(),
-            pull: super::super::args::Switch(false),
+            pull: "false".to_owned(),
             offline: super::super::args::Switch(false),
             policy: Vec::new(),
         }

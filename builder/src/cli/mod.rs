@@ -11,10 +11,12 @@ mod args;
 mod call;
 mod credentials;
 pub mod environment;
+pub mod explain;
 mod ignored;
 mod input;
 mod install;
 mod limits;
+mod maintenance;
 pub mod push;
 pub mod report;
 pub mod request;
@@ -33,14 +35,17 @@ use frontend::source::SourceFile;
 use self::answer::Answer;
 use self::args::{BuildArgs, DebugVerb, DoctorArgs, LogsArgs, OtherVerb, ReportFormat, Verb};
 use self::environment::Environment;
+use self::explain::ExplainForm;
 use self::push::PushRequest;
-use self::request::{BuildRequest, Call, Inquiry, Isolation, Presentation, PullPolicy, Registries};
+use self::request::{
+    BuildRequest, Call, Inquiry, Isolation, Network, Presentation, PullPolicy, Registries,
+};
 pub use self::resolve::Host;
 use crate::clock::Clock;
 use crate::doctor::report::Report;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::progress::display::{Display, Mode, Size, Terminal};
-use crate::progress::sink::EventSink;
+use crate::progress::sink::{Discard, EventSink};
 
 /// The name under which the program is `builder build`.
 const SHORT_NAME: &str = "build";
@@ -77,6 +82,17 @@ pub trait Engine {
         events: Arc<dyn EventSink>,
     ) -> Result<Answer, Failure>;
 
+    /// Tells what a build would do, and does nothing. Events may be emitted until it returns.
+    ///
+    /// # Errors
+    ///
+    /// What would keep a build from beginning.
+    fn explain(
+        &self,
+        request: &BuildRequest,
+        events: Arc<dyn EventSink>,
+    ) -> Result<Vec<PlannedStep>, Failure>;
+
     /// Does something with the images of the store: what goes to standard output.
     ///
     /// # Errors
@@ -107,6 +123,39 @@ pub trait Engine {
     ///
     /// What is wrong with the Dockerfile.
     fn debug(&self, view: DebugView, source: &SourceFile) -> Result<String, Failure>;
+}
+
+/// What would become of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStep {
+    /// As shown to the user.
+    pub name: String,
+    /// What would become of it.
+    pub state: PlanState,
+    /// Why, where there is something to tell.
+    pub reason: Option<String>,
+}
+
+/// What would become of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanState {
+    /// Its result is in the store.
+    Cached,
+    /// It would run.
+    Runs,
+    /// Whether it would run shows only when others have run, or something was fetched.
+    Depends,
+    /// Nobody needs it: what is built on it is in the store.
+    Unneeded,
+    /// An image that is in the store.
+    Present,
+    /// An image of which layers would be pulled.
+    Pulled {
+        /// How many.
+        layers: usize,
+        /// How big their blobs are.
+        bytes: u64,
+    },
 }
 
 /// What to do with the images of the store.
@@ -140,6 +189,8 @@ pub enum StoreCommand {
         /// Name or id.
         name: String,
     },
+    /// Look after the store.
+    Upkeep(UpkeepCommand),
     /// Remove some.
     Remove {
         /// Names or ids.
@@ -156,6 +207,50 @@ pub struct LogRequest {
     pub build: Option<u64>,
     /// The state directory.
     pub state_root: std::path::PathBuf,
+}
+
+/// How the store is looked after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpkeepCommand {
+    /// Wait for the disk and collect if need be.
+    Settle {
+        /// The cap in bytes; the usual one if nothing is said.
+        cap_bytes: Option<u64>,
+    },
+    /// Tell what is there.
+    DiskUsage(DiskForm),
+    /// Remove what nothing needs.
+    Prune(PruneOptions),
+    /// Verify everything.
+    Check,
+}
+
+/// How disk usage is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskForm {
+    /// One line a kind.
+    Summary,
+    /// Every item.
+    Verbose,
+    /// Every item, for programs.
+    Json,
+}
+
+/// What is removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// Only down to this many bytes.
+    pub most_bytes: Option<u64>,
+    /// Nothing that was used within this time.
+    pub keep: Option<std::time::Duration>,
+    /// Only these kinds; all if empty.
+    pub kinds: std::collections::BTreeSet<cache::disk::Kind>,
+    /// Only what has this in its name.
+    pub name: Option<String>,
+    /// `--all`
+    pub takes_all: bool,
+    /// `--verbose`
+    pub is_verbose: bool,
 }
 
 /// A view of a Dockerfile.
@@ -290,6 +385,7 @@ fn dispatch(verb: Verb, streams: &mut Streams, engine: &dyn Engine) -> u8 {
         Verb::Push(args) => push::run(args, &host, streams, engine),
         Verb::Logs(args) => exit_code(logs(args, &host, streams, engine), streams),
         Verb::Doctor(args) => exit_code(doctor(&args, &host, streams, engine), streams),
+        Verb::Explain(args) => plan(&args, &host, streams, engine),
         Verb::Other(verb) => {
             let outcome = answer(verb, &host, engine).and_then(|text| streams.print(&text));
             exit_code(outcome, streams)
@@ -341,6 +437,10 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
             target: args.target,
         },
         OtherVerb::Inspect(args) => StoreCommand::Inspect { name: args.name },
+        OtherVerb::Du(args) => StoreCommand::Upkeep(maintenance::disk_usage(&args)?),
+        OtherVerb::Prune(args) => StoreCommand::Upkeep(maintenance::prune(&args)?),
+        OtherVerb::Fsck => StoreCommand::Upkeep(UpkeepCommand::Check),
+        OtherVerb::Settle => StoreCommand::Upkeep(maintenance::settle(&host.environment)?),
         OtherVerb::Rm(args) => StoreCommand::Remove { names: args.names },
         OtherVerb::Install(args) => {
             let dir = resolve::install_dir(host, args.dir.as_deref())?;
@@ -370,6 +470,7 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
 fn registries(host: &Host) -> Registries {
     Registries {
         pull: PullPolicy::Default,
+        network: Network::Online,
         environment: host.environment.clone(),
     }
 }
@@ -423,6 +524,30 @@ pub fn refuse(error: &dyn std::error::Error, streams: &Streams) -> u8 {
     exit_code(Err(failure), streams)
 }
 
+/// Tells what `build` with these arguments would do.
+fn plan(args: &BuildArgs, host: &Host, streams: &mut Streams, engine: &dyn Engine) -> u8 {
+    let resolved = prepare(args, host, engine).and_then(|()| {
+        let stdin = std::mem::replace(&mut streams.stdin, Box::new(io::empty()));
+        resolve::resolve(args, host, stdin)
+    });
+    let (request, presentation) = match resolved {
+        Ok(resolved) => resolved,
+        Err(failure) => return exit_code(Err(failure), streams),
+    };
+    match engine.explain(&request, Arc::new(Discard)) {
+        Ok(plan) => {
+            let form = presentation.explain.unwrap_or(ExplainForm::Text);
+            let printed = streams.print(&explain::of_plan(&plan, form));
+            exit_code(printed, streams)
+        }
+        Err(failure) => {
+            let source = failure.source().or_else(|| request.input.dockerfile.read());
+            streams.say(&report::failure_text(&failure, source));
+            failure.kind().exit_code()
+        }
+    }
+}
+
 /// Builds, shows progress, and reports.
 fn run_build(
     request: &BuildRequest,
@@ -451,6 +576,9 @@ fn run_build(
     // The JSON stream has the warnings and the output already; who wants quiet wants no warnings.
     if matches!(presentation.mode, Mode::Tty | Mode::Plain) {
         streams.say(&report::warnings_text(tracker.warnings()));
+    }
+    if let Some(form) = presentation.explain {
+        streams.say(&explain::of_build(&tracker, form));
     }
     let outcome = outcome.and_then(|outcome| deliver(&outcome, presentation, streams));
     let Err(failure) = outcome else { return 0 };

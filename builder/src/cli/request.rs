@@ -264,18 +264,36 @@ pub enum Isolation {
 pub struct Registries {
     /// `--pull`
     pub pull: PullPolicy,
+    /// `--offline`
+    pub network: Network,
     /// What registry clients read of the environment: `HOME`, `XDG_*`, `DOCKER_CONFIG`, `DOCKER_HOST`,
     /// `REGISTRY_AUTH_FILE`, `CONTAINERS_REGISTRIES_CONF`, `SSL_CERT_FILE`, `SSL_CERT_DIR`, proxies.
     pub environment: Environment,
 }
 
-/// Whether the registry is asked for an image that the store has.
+/// Whether the registry is asked which image a name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// Not if the store has a tag of that name.
+    /// Once a build, unless the store has a tag of that name.
     Default,
-    /// Always.
+    /// Also if the store has a tag of that name.
     Always,
+    /// Only about names it was never asked about.
+    Missing,
+    /// Not at all, and nothing is fetched.
+    Never,
+    /// Only if its last answer is older than this.
+    Age(std::time::Duration),
+}
+
+/// Whether anybody may be contacted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Yes.
+    #[default]
+    Online,
+    /// Nobody, by this program (`--offline`); commands have the network that `--network` gives them.
+    Offline,
 }
 
 /// A question about a Dockerfile: `--call`.
@@ -320,6 +338,8 @@ pub struct Presentation {
     pub is_quiet: bool,
     /// `--debug`
     pub is_debug: bool,
+    /// `--explain`
+    pub explain: Option<super::explain::ExplainForm>,
     /// `--iidfile`
     pub iidfile: Option<PathBuf>,
     /// `--metadata-file`

@@ -13,8 +13,9 @@ use frontend::lower::{NoCache, Strictness};
 
 use super::args::{BuildArgs, OutputArgs, RunArgs, UnusedArgs, truth};
 use super::environment::Environment;
+use super::explain::ExplainForm;
 use super::request::{
-    BuildRequest, Execution, Isolation, Options, Output, Presentation, PullPolicy, Registries,
+    BuildRequest, Execution, Isolation, Network, Options, Output, Presentation, Registries,
     RunOptions, SshSource,
 };
 use super::{call, credentials, input, limits, values};
@@ -61,10 +62,10 @@ pub(super) fn resolve(
         output: output(&args.output),
         execution: execution(&args.run, &args.unused, environment)?,
         registries: Registries {
-            pull: if args.input.pull.0 {
-                PullPolicy::Always
-            } else {
-                PullPolicy::Default
+            pull: values::pull(&args.input.pull)?,
+            network: match args.input.offline.0 {
+                true => Network::Offline,
+                false => Network::Online,
             },
             environment: environment.clone(),
         },
@@ -92,7 +93,6 @@ pub(super) fn refuse_unsupported(args: &BuildArgs) -> Result<(), Failure> {
     };
     let is_disabled = |spec: &String| spec.split(',').any(|field| field == "disabled=true");
     let wanted = [
-        (args.input.offline.0, "--offline".to_owned()),
         (!args.input.policy.is_empty(), "--policy".to_owned()),
         (!is_off(&args.output.provenance), "--provenance".to_owned()),
         (!is_off(&args.output.sbom), "--sbom".to_owned()),
@@ -154,6 +154,12 @@ fn presentation(args: &BuildArgs, host: &Host) -> Result<Presentation, Failure> 
         )?,
         is_quiet: args.progress.quiet.0,
         is_debug: args.progress.debug.0,
+        explain: args
+            .progress
+            .explain
+            .as_deref()
+            .map(ExplainForm::parse)
+            .transpose()?,
         iidfile: absolute(&args.output.iidfile),
         metadata_file: absolute(&args.output.metadata_file),
         warnings: warnings(args),

@@ -122,7 +122,9 @@ const FLAGS: &[(&str, Treatment)] = &[
     ),
     ("--no-cache", Taken),
     ("--no-cache-filter=a,b", Taken),
-    ("--offline", Refused("not supported yet: --offline")),
+    ("--offline", Taken),
+    ("--explain", Taken),
+    ("--explain=json", Taken),
     ("--output=type=oci,dest=x", Taken),
     ("-o.", Taken),
     ("--platform=linux/arm64", Taken),
@@ -141,6 +143,8 @@ const FLAGS: &[(&str, Treatment)] = &[
     ),
     ("--pull", Taken),
     ("--pull=false", Taken),
+    ("--pull=missing", Taken),
+    ("--pull=age:24h", Taken),
     ("--push", Taken),
     ("--quiet", Taken),
     ("-q", Taken),
@@ -274,7 +278,10 @@ fn values_reach_the_request() {
     assert_eq!(request.output.tags, ["one", "two"]);
     assert!(request.output.push && !request.output.load);
     assert_eq!(request.execution.jobs.get(), 2);
-    assert_eq!(request.registries.pull, PullPolicy::Always);
+    assert_eq!(
+        request.registries.pull,
+        crate::cli::request::PullPolicy::Always
+    );
     assert_eq!(request.state_root, Path::new("/home/u/.local/share/build"));
     assert_eq!(presentation.iidfile, Some(case.dir.path().join("id")));
     assert_eq!(
@@ -346,7 +353,7 @@ fn contradictions_and_nonsense_are_refused() {
     assert!(
         case.resolve(&["--pull=maybe"])
             .unwrap_err()
-            .contains("not true or false")
+            .contains("use always, missing, never or age:DURATION")
     );
     assert!(
         case.resolve(&["--tags", "x"])

@@ -70,6 +70,14 @@ impl Engine for Scripted {
         self.0.clone().map(|_| Answer::Targets(Vec::new()))
     }
 
+    fn explain(
+        &self,
+        _request: &BuildRequest,
+        _events: Arc<dyn EventSink>,
+    ) -> Result<Vec<PlannedStep>, Failure> {
+        self.0.clone().map(|_| Vec::new())
+    }
+
     fn store(&self, request: &StoreRequest) -> Result<String, Failure> {
         Ok(format!("{:?}\n", request.command))
     }

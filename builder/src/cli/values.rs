@@ -1,9 +1,12 @@
 //! Reads the values of single flags, by the rules of `docker buildx build`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use frontend::graph::{NetworkMode, Ulimit};
 
+use super::args::Switch;
+use super::request::PullPolicy;
 use crate::outcome::{Failure, FailureKind};
 
 /// What `host-gateway` stands for. Commands use the host's network, where the host is the loopback address.
@@ -190,6 +193,59 @@ pub(super) fn entitlement(text: &str) -> Result<String, Failure> {
     }
 }
 
+/// Reads a span of time: `90s`, `15m`, `24h`, `7d`, or several in a row.
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    let invalid = || {
+        usage(format!(
+            "invalid argument `{text}` for --{flag}: not a duration such as 90s, 15m, 24h or 7d"
+        ))
+    };
+    let mut seconds = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let at = rest.find(|c: char| !c.is_ascii_digit());
+        let at = at.ok_or_else(invalid)?;
+        let number: u64 = rest[..at].parse().ok().ok_or_else(invalid)?;
+        let unit = match rest.as_bytes().get(at) {
+            Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3600,
+            Some(b'd') => 86_400,
+            Some(_) | None => return Err(invalid()),
+        };
+        let part = number.checked_mul(unit);
+        seconds = part
+            .and_then(|part| seconds.checked_add(part))
+            .ok_or_else(invalid)?;
+        rest = &rest[at + 1..];
+    }
+    match text.is_empty() {
+        true => Err(invalid()),
+        false => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+/// Reads `--pull`: a truth value as Docker has it, or when to ask.
+pub(super) fn pull(text: &str) -> Result<PullPolicy, Failure> {
+    if let Ok(Switch(is_always)) = text.parse() {
+        return Ok(match is_always {
+            true => PullPolicy::Always,
+            false => PullPolicy::Default,
+        });
+    }
+    match text {
+        "always" => Ok(PullPolicy::Always),
+        "missing" => Ok(PullPolicy::Missing),
+        "never" => Ok(PullPolicy::Never),
+        _ => match text.strip_prefix("age:") {
+            Some(age) => Ok(PullPolicy::Age(duration("pull", age)?)),
+            None => Err(usage(format!(
+                "invalid argument `{text}` for --pull: use always, missing, never or age:DURATION"
+            ))),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,5 +362,38 @@ mod tests {
             entitlement("all").unwrap_err().to_string(),
             "invalid entitlement \"all\""
         );
+    }
+
+    #[test]
+    fn durations_and_pull_policies_are_read() {
+        let hours = |count: u64| Duration::from_secs(count * 3600);
+        let cases = [
+            ("24h", Some(hours(24))),
+            ("1h30m", Some(Duration::from_secs(5400))),
+            ("7d", Some(hours(168))),
+            ("0s", Some(Duration::ZERO)),
+            ("", None),
+            ("5", None),
+            ("h", None),
+            ("5y", None),
+            ("99999999999999999999h", None),
+            ("9999999999999999999h", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(duration("x", text).ok(), want, "{text}");
+        }
+        let cases = [
+            ("true", Some(PullPolicy::Always)),
+            ("always", Some(PullPolicy::Always)),
+            ("false", Some(PullPolicy::Default)),
+            ("missing", Some(PullPolicy::Missing)),
+            ("never", Some(PullPolicy::Never)),
+            ("age:24h", Some(PullPolicy::Age(hours(24)))),
+            ("age:", None),
+            ("sometimes", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(pull(text).ok(), want, "{text}");
+        }
     }
 }

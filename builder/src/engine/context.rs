@@ -216,6 +216,7 @@ impl Bringing {
             images: &std::collections::BTreeMap::new(),
             format: crate::machine::tree_format(self.engine.surroundings.rung),
             stop: self.stop.clone(),
+            boot: self.engine.surroundings.boot.clone(),
         })?;
         Ok(Arc::new(layers))
     }

@@ -1,9 +1,10 @@
 //! What a build reads of the client: ignore files, directories, secrets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use frontend::ast::InstructionKind;
 use frontend::ignore::IgnoreRules;
 use frontend::source::SourceFile;
 
@@ -105,6 +106,20 @@ pub(super) fn reach(request: &BuildRequest, client: &Client) -> Reach {
 /// Tells the Dockerfiles of a store apart: where the context is and what the file is called.
 pub(super) fn dockerfile_identity(request: &BuildRequest, dockerfile: &SourceFile) -> String {
     format!("{}\n{}", request.input.context.shown(), dockerfile.name())
+}
+
+/// The names that the Dockerfile declares by ARG; none if it cannot be read, which its lowering tells.
+pub(super) fn declared_args(dockerfile: &SourceFile) -> BTreeSet<String> {
+    let Ok(parsed) = frontend::parse::parse(dockerfile) else {
+        return BTreeSet::new();
+    };
+    let mut names = BTreeSet::new();
+    for instruction in &parsed.instructions {
+        if let InstructionKind::Arg(declared) = &instruction.kind {
+            names.extend(declared.iter().map(|arg| arg.name.value.clone()));
+        }
+    }
+    names
 }
 
 /// The secrets of a request. Files are read when a step asks.

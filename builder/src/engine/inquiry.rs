@@ -6,9 +6,9 @@ use frontend::lint::{self, Coverage, Report};
 use frontend::source::{Diagnostic, SourceFile};
 
 use super::checks::{Audience, Checked};
-use super::{Engine, client, input, open_root};
+use super::{Engine, Purpose, input, open_root};
 use crate::cli::answer::{Answer, CheckAnswer};
-use crate::cli::request::{BuildRequest, Inquiry, PullPolicy};
+use crate::cli::request::{BuildRequest, Inquiry};
 use crate::op::image::Resolver;
 use crate::outcome::Failure;
 
@@ -84,12 +84,12 @@ impl Engine {
         })?;
         let root = open_root(&request.state_root)?;
         let resolver = Arc::new(Resolver::new(
-            client(&request.registries.environment),
+            super::clients(request, Purpose::Explain).1,
             root.paths(),
             tokio::runtime::Handle::current(),
             Arc::clone(&self.events),
             self.clock.clone(),
-            request.registries.pull == PullPolicy::Always,
+            super::policy_of(request),
         ));
         let host = self.surroundings.platform();
         let options = request.lower_options(host.clone(), host);

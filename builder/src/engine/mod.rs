@@ -13,6 +13,7 @@ mod checks;
 mod context;
 pub(crate) mod debug;
 mod early;
+mod explain;
 mod failure;
 mod flat;
 mod input;
@@ -24,6 +25,7 @@ mod push;
 mod push_image;
 pub(crate) mod store;
 mod surroundings;
+pub(crate) mod upkeep;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::digest::{DiffId, Digest};
+use cache::durable;
 use cache::key::index::Keys;
 use cache::lease::Lease;
 use cache::root::{RootOptions, StateRoot};
@@ -40,8 +43,9 @@ use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
 use crate::cancel::CancelFlag;
+use crate::cli::PlannedStep;
 use crate::cli::environment::Environment;
-use crate::cli::request::{BuildRequest, PullPolicy};
+use crate::cli::request::{BuildRequest, Network, PullPolicy};
 use crate::clock::Clock;
 use crate::export::LayerSource;
 use crate::export::registry::Pusher;
@@ -91,7 +95,6 @@ impl std::fmt::Debug for Engine {
 
 /// A build that has what every build needs, and not yet its context.
 struct Begun {
-    outputs: Vec<OutputSpec>,
     target: Platform,
     root: StateRoot,
     lease: Arc<Lease>,
@@ -108,6 +111,56 @@ impl Engine {
     pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
         let outputs = parse_outputs(request, self.stdout)?;
         outputs::check(&outputs, &request.registries.environment)?;
+        let begun = self.begin(request)?;
+        let found = context::prepare(self, request, &begun).await?;
+        let dockerfile = Arc::clone(&found.dockerfile);
+        let built = async {
+            let ready = self.ready(request, found, begun, Purpose::Build).await?;
+            let build = Build {
+                engine: self,
+                request,
+                steps: &ready.steps,
+                lowered: &ready.lowered,
+                client: &ready.begun.client,
+                stop: &ready.begun.stop.flag,
+            };
+            let outcome = build.finish(&outputs).await;
+            // Also after a failure: what was made stays.
+            let made = ready.steps.layers().made();
+            let (paths, boot) = (ready.begun.root.paths(), &self.surroundings.boot);
+            durable::note(paths, boot, ready.begun.lease.name(), &made).map_err(failure::store)?;
+            outcome
+        };
+        built
+            .await
+            .map_err(|failure: Failure| failure.in_file(&dockerfile))
+    }
+
+    /// What a build would do.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the Dockerfile, or what it needs and is not to be had.
+    pub async fn explain(&self, request: &BuildRequest) -> Result<Vec<PlannedStep>, Failure> {
+        let begun = self.begin(request)?;
+        let found = context::prepare(self, request, &begun).await?;
+        let dockerfile = Arc::clone(&found.dockerfile);
+        let told = async {
+            let ready = self.ready(request, found, begun, Purpose::Explain).await?;
+            let plan = match ready.lowered.output {
+                Some(goal) => explain::plan(&ready.steps, goal).await,
+                None => Ok(Vec::new()),
+            };
+            let contexts = ready.steps.contexts();
+            contexts.save().map_err(failure::step_environment)?;
+            plan
+        };
+        told.await
+            .map_err(|failure: Failure| failure.in_file(&dockerfile))
+    }
+
+    /// What every build needs, and not yet its context.
+    fn begin(&self, request: &BuildRequest) -> Result<Begun, Failure> {
         let stop = StopOnInterrupt::new(&self.interrupt);
         let target = self.platform(request)?;
         let root = open_root(&request.state_root)?;
@@ -116,39 +169,34 @@ impl Engine {
         self.internal(&isolation::title(rung), || {
             isolation::ensure(rung, root.paths(), &lease)
         })?;
-        let begun = Begun {
-            outputs,
+        Ok(Begun {
             target,
             root,
             lease,
-            client: client(&request.registries.environment),
+            client: clients(request, Purpose::Build).0,
             stop,
-        };
-        let prepared = context::prepare(self, request, &begun).await?;
-        let dockerfile = Arc::clone(&prepared.dockerfile);
-        let built = self.build_prepared(request, prepared, begun).await;
-        built.map_err(|failure| failure.in_file(&dockerfile))
+        })
     }
 
-    /// Builds when the Dockerfile and the context are here.
-    async fn build_prepared(
+    /// Everything before the first step, when the Dockerfile and the context are here.
+    async fn ready(
         &self,
         request: &BuildRequest,
-        prepared: context::Prepared,
+        found: context::Prepared,
         begun: Begun,
-    ) -> Result<Outcome, Failure> {
+        purpose: Purpose,
+    ) -> Result<Ready, Failure> {
         let Begun {
-            outputs,
             target,
             root,
             lease,
             client,
             stop,
-        } = begun;
+        } = &begun;
         let context::Prepared {
             dockerfile,
             context,
-        } = prepared;
+        } = found;
         let definition = self.load_definition(&dockerfile, request, Audience::Progress)?;
         let ignore = self.internal("[internal] load .dockerignore", || {
             input::ignore_rules(request)
@@ -160,13 +208,14 @@ impl Engine {
             },
             context::Files::Tree(tree) => LocalSource::Tree(tree),
         };
+        let (_, pulls, fetches) = clients(request, purpose);
         let resolver = Arc::new(Resolver::new(
-            client.clone(),
+            pulls,
             root.paths(),
             tokio::runtime::Handle::current(),
             Arc::clone(&self.events),
             self.clock.clone(),
-            request.registries.pull == PullPolicy::Always,
+            policy_of(request),
         ));
         let options = request.lower_options(target.clone(), self.surroundings.platform());
         let lowered = self
@@ -178,14 +227,19 @@ impl Engine {
         let paths = root.paths().clone();
         let layers = Layers::open(LayerParts {
             paths: &paths,
-            client: client.clone(),
+            client: fetches.clone(),
             handle: tokio::runtime::Handle::current(),
-            lease: Arc::clone(&lease),
+            lease: Arc::clone(lease),
             images: &images,
             format: crate::machine::tree_format(self.surroundings.rung),
             stop: stop.flag.clone(),
+            boot: self.surroundings.boot.clone(),
         })
         .map_err(failure::step_environment)?;
+        let reach = match purpose {
+            Purpose::Build => client,
+            Purpose::Explain => &fetches,
+        };
         let steps = self.steps(
             request,
             lowered.graph.clone(),
@@ -193,19 +247,14 @@ impl Engine {
             layers,
             &images,
             (context, &dockerfile),
-            &target,
-            &client,
+            target,
+            reach,
         );
-        let steps = Arc::new(steps?);
-        let build = Build {
-            engine: self,
-            request,
-            steps: &steps,
-            lowered: &lowered,
-            client: &client,
-            stop: &stop.flag,
-        };
-        build.finish(&outputs).await
+        Ok(Ready {
+            steps: Arc::new(steps?),
+            lowered,
+            begun,
+        })
     }
 
     /// Does some work as a vertex of its own.
@@ -296,6 +345,7 @@ impl Engine {
                 strictness: request.execution.strictness,
                 platform: target.to_string(),
                 dockerfile: input::dockerfile_identity(request, dockerfile),
+                args: input::declared_args(dockerfile),
                 can_run: target.rank(&self.surroundings.platform()).is_some(),
                 resources: request.execution.resources.clone(),
             },
@@ -305,6 +355,21 @@ impl Engine {
             graph,
         }))
     }
+}
+
+/// What is to be done with the steps.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Build,
+    /// Nothing runs and nothing is fetched.
+    Explain,
+}
+
+/// Everything that is known before the first step.
+struct Ready {
+    steps: Arc<Steps>,
+    lowered: Lowered,
+    begun: Begun,
 }
 
 /// A build whose steps are known.
@@ -354,6 +419,11 @@ impl Build<'_> {
         solved?;
         kept?;
         let image = self.image()?;
+        // Pinned until it has its tags.
+        self.steps
+            .layers()
+            .has_blob(&image.digest)
+            .map_err(failure::step_environment)?;
         let outputs = outputs::Outputs {
             engine: self.engine,
             request: self.request,
@@ -533,6 +603,35 @@ fn open_root(path: &Path) -> Result<StateRoot, Failure> {
 
 fn client(environment: &Environment) -> Client {
     Client::new(RegistryConfig::from_env(&|name| environment.text(name)))
+}
+
+/// Who speaks to registries: for outputs, to learn what names mean, and to fetch layers.
+fn clients(request: &BuildRequest, purpose: Purpose) -> (Client, Client, Client) {
+    let environment = &request.registries.environment;
+    let mut config = RegistryConfig::from_env(&|name| environment.text(name));
+    config.is_offline = request.registries.network == Network::Offline;
+    let client = Client::new(config.clone());
+    config.is_offline = true;
+    let offline = Client::new(config);
+    let pulls = match policy_of(request) {
+        PullPolicy::Never => &offline,
+        PullPolicy::Default | PullPolicy::Always | PullPolicy::Missing | PullPolicy::Age(_) => {
+            &client
+        }
+    };
+    let fetches = match purpose {
+        Purpose::Build => pulls,
+        Purpose::Explain => &offline,
+    };
+    let (pulls, fetches) = (pulls.clone(), fetches.clone());
+    (client, pulls, fetches)
+}
+
+fn policy_of(request: &BuildRequest) -> PullPolicy {
+    match request.registries.network {
+        Network::Offline => PullPolicy::Never,
+        Network::Online => request.registries.pull,
+    }
 }
 
 /// `SOURCE_DATE_EPOCH` in seconds.

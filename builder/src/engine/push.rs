@@ -57,7 +57,7 @@ impl Pushing<'_> {
     /// A push under these names.
     pub(super) fn pusher(&self, names: &[Reference], push: &PushSpec, form: Form) -> Pusher {
         let client = match push.is_insecure {
-            true => insecure_client(self.environment, names),
+            true => insecure_client(self.environment, names, self.client.is_offline()),
             false => self.client.clone(),
         };
         let repositories = by_repository(names).into_iter().filter_map(|names| {
@@ -75,8 +75,9 @@ impl Pushing<'_> {
 }
 
 /// A client that takes the names' registries for insecure (`registry.insecure=true`).
-fn insecure_client(environment: &Environment, names: &[Reference]) -> Client {
+fn insecure_client(environment: &Environment, names: &[Reference], is_offline: bool) -> Client {
     let mut config = RegistryConfig::from_env(&|name| environment.text(name));
+    config.is_offline = is_offline;
     config.insecure = names.iter().map(|name| name.registry.clone()).collect();
     Client::new(config)
 }

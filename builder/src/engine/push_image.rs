@@ -58,6 +58,7 @@ impl Engine {
             images: &BTreeMap::new(),
             format: crate::machine::tree_format(self.surroundings.rung),
             stop: stop.flag.clone(),
+            boot: self.surroundings.boot.clone(),
         })
         .map_err(failure::step_environment)?;
         let has_all = layers.has_all(&image.layers);

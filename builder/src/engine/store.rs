@@ -13,6 +13,7 @@ use cache::root::{RootOptions, StateRoot};
 use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
 
+use super::upkeep::Upkeep;
 use crate::cli::{StoreCommand, StoreRequest};
 use crate::clock::Clock;
 use crate::outcome::{Failure, FailureKind};
@@ -24,7 +25,7 @@ const SHORTEST_ID: usize = 4;
 const LONGEST_CONFIG: u64 = 16 << 20;
 
 /// Does what is asked; gives what goes to standard output.
-pub(crate) fn perform(request: &StoreRequest) -> Result<String, Failure> {
+pub(crate) fn perform(request: &StoreRequest, upkeep: &Upkeep) -> Result<String, Failure> {
     let root = StateRoot::open(&request.state_root, &RootOptions::default())
         .map_err(|error| environment(crate::text::chain(&error)))?;
     let store = Store {
@@ -39,6 +40,7 @@ pub(crate) fn perform(request: &StoreRequest) -> Result<String, Failure> {
         }
         StoreCommand::Inspect { name } => store.inspect(name),
         StoreCommand::Remove { names } => store.remove(names),
+        StoreCommand::Upkeep(command) => upkeep.perform(root.paths(), command),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the machine is like, as far as builds depend on it.
 
+use cache::durable::BootId;
 use frontend::platform::Platform;
 
 use crate::sandbox::rung::Rung;
@@ -13,6 +14,8 @@ pub struct Surroundings {
     pub threads: usize,
     /// Content of `/etc/resolv.conf` for steps.
     pub resolv_conf: Vec<u8>,
+    /// The running boot of the machine.
+    pub boot: BootId,
     /// How steps are isolated.
     pub rung: Rung,
 }

@@ -1,16 +1,22 @@
 //! What a RUN's key is made of (the table is in `cache::key`).
 
+use super::miss::looks_secret;
 use cache::digest::CacheKey;
-use cache::key::builder::{KeyBuilder, Parts};
+use cache::key::builder::{KeyBuilder, Part, Parts};
 use frontend::graph::{ExecMount, ExecOp, MountKind, NetworkMode, SecurityMode};
 
 /// What a mount's input adds to the key: the caller knows the inputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MountInput {
     /// No input, or one whose content does not matter.
     None,
-    /// Digest of the mounted path's content.
-    Content(CacheKey),
+    /// What the mounted path contains.
+    Content {
+        /// Its digest.
+        key: CacheKey,
+        /// Its files, for explanation, if they were listed.
+        files: Vec<Part>,
+    },
 }
 
 /// Key and readable parts of a RUN.
@@ -34,7 +40,11 @@ pub(crate) fn exec_key(
     }
     key.number("variables", op.env.len() as i128);
     for (name, value) in &op.env {
-        key.text(&format!("variable {name}"), value);
+        let part = format!("variable {name}");
+        match looks_secret(name) {
+            true => key.secret(&part, value),
+            false => key.text(&part, value),
+        };
     }
     key.text("working directory", &op.cwd);
     key.text("user", &op.user);
@@ -62,6 +72,7 @@ pub(crate) fn exec_key(
     }
     key.number("mounts", op.mounts.len() as i128);
     for (mount, input) in op.mounts.iter().zip(inputs) {
+        key.scope(&format!("mount {}: ", mount.target));
         add_mount(&mut key, mount, input);
     }
     (key.finish(), key.into_parts())
@@ -153,7 +164,16 @@ fn add_mount(key: &mut KeyBuilder, mount: &ExecMount, input: &MountInput) {
     }
     match input {
         MountInput::None => key.absent("content"),
-        MountInput::Content(content) => key.key("content", content),
+        MountInput::Content {
+            key: content,
+            files,
+        } => {
+            key.key("content", content);
+            for file in files {
+                key.note(&file.name, &file.value);
+            }
+            key
+        }
     };
 }
 

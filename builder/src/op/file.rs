@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cache::digest::{CacheKey, DiffId, Digest};
-use cache::key::builder::{KeyBuilder, Parts};
+use cache::key::builder::{KeyBuilder, Part, Parts};
 use frontend::graph::{
     Chmod, CopyAction, ExecMount, FileAction, FileOp, InputIndex, MountKind, Op, Owner, Unpack,
     VertexId,
@@ -72,7 +72,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
             layer_key,
             plan: None,
         };
-        return Ok(known(op, base.as_ref(), plan, None));
+        return Ok(known(op, base.as_ref(), plan, &[]));
     }
     let mut trees = match trees_of(steps, inputs, op)? {
         Ok(trees) => trees,
@@ -88,7 +88,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
             layer_key,
             plan: None,
         };
-        return Ok(known(op, base.as_ref(), plan, Some(selection.parts())));
+        return Ok(known(op, base.as_ref(), plan, &selection.files()));
     }
     let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
     let layer_key = plan.key();
@@ -100,7 +100,20 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         layer_key,
         plan: Some((plan, trees)),
     };
-    Ok(known(op, base.as_ref(), plan, Some(selection.parts())))
+    Ok(known(op, base.as_ref(), plan, &selection.files()))
+}
+
+/// What is copied in readable form, as far as it shows without the results of other steps.
+pub(super) fn preview(steps: &Steps, id: VertexId, op: &FileOp) -> Result<Parts, StepError> {
+    let inputs = &steps.vertex(id).inputs;
+    let mut shown = KeyBuilder::new("file");
+    add_actions(&mut shown, op);
+    if let Ok(trees) = trees_of(steps, inputs, op)? {
+        for file in select_all(steps, inputs, op, &trees)?.files() {
+            shown.note(&file.name, &file.value);
+        }
+    }
+    Ok(shown.into_parts())
 }
 
 /// `--strict`: no part of any key, so it is checked before one is looked for. The inputs that must be done first, if
@@ -159,7 +172,7 @@ pub(super) fn run_context(
     run_on(steps, &[id], &context_op(), planned)
 }
 
-fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, parts: Option<Parts>) -> Keyed {
+fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, files: &[Part]) -> Keyed {
     let mut key = KeyBuilder::new("file");
     match base {
         Some(base) => key.key("base", base),
@@ -167,11 +180,13 @@ fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, parts: Option<P
     };
     key.key("layer", &planned.layer_key);
     let finished = key.finish();
-    let parts = parts.unwrap_or_else(|| {
-        let mut shown = KeyBuilder::new("file");
-        add_actions(&mut shown, op);
-        shown.into_parts()
-    });
+    // What is shown is what was asked for and the files that this meant, not the plan.
+    let mut shown = KeyBuilder::new("file");
+    add_actions(&mut shown, op);
+    for file in files {
+        shown.note(&file.name, &file.value);
+    }
+    let parts = shown.into_parts();
     Keyed::Known {
         key: finished,
         parts,
@@ -511,7 +526,11 @@ pub(super) fn mount_input(
     if let Some(memo) = &memo
         && let Some(content) = steps.remembered_key(memo)?
     {
-        return Ok(Ok(MountInput::Content(content)));
+        let files = Vec::new();
+        return Ok(Ok(MountInput::Content {
+            key: content,
+            files,
+        }));
     }
     let tree = match tree_of(steps, *input)? {
         Ok(tree) => tree,
@@ -527,7 +546,10 @@ pub(super) fn mount_input(
     if let Some(memo) = memo {
         steps.remember_key(&memo, &content)?;
     }
-    Ok(Ok(MountInput::Content(content)))
+    Ok(Ok(MountInput::Content {
+        key: content,
+        files: selection.files(),
+    }))
 }
 
 /// Which input the source of a mount is, for copies made of it.

@@ -195,6 +195,11 @@ pub(crate) fn shown(url: &str) -> String {
 }
 
 fn ask(fetching: &Fetching<'_>, op: &HttpOp, known: Option<&Answer>) -> Result<Asked, StepError> {
+    // Nobody can say that it changed.
+    if known.is_some() && fetching.reach.client.is_offline() {
+        return Ok(Asked::Unchanged);
+    }
+    fetching.may_ask(&op.url)?;
     let mut url = Url::parse(&op.url).map_err(|source| StepError::Url {
         url: op.url.clone(),
         source,

@@ -16,6 +16,7 @@ use frontend::platform::Platform;
 use frontend::reference::Reference;
 use tokio::runtime::Handle;
 
+use crate::cli::request::PullPolicy;
 use crate::clock::Clock;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
@@ -55,7 +56,7 @@ pub struct Resolver {
     handle: Handle,
     events: Arc<dyn EventSink>,
     clock: Clock,
-    asks_registry_first: bool,
+    policy: PullPolicy,
     answers: Mutex<BTreeMap<String, Result<ResolvedImage, ResolveError>>>,
     images: Mutex<BTreeMap<String, KnownImage>>,
 }
@@ -97,14 +98,14 @@ fn refused(message: String) -> ResolveError {
 }
 
 impl Resolver {
-    /// Takes the client and the store. With `asks_registry_first` (`--pull`) local tags are passed over.
+    /// Takes the client and the store. The client must be offline if the policy is never to ask.
     pub fn new(
         client: Client,
         paths: &StatePaths,
         handle: Handle,
         events: Arc<dyn EventSink>,
         clock: Clock,
-        asks_registry_first: bool,
+        policy: PullPolicy,
     ) -> Self {
         Self {
             client,
@@ -114,7 +115,7 @@ impl Resolver {
             handle,
             events,
             clock,
-            asks_registry_first,
+            policy,
             answers: Mutex::default(),
             images: Mutex::default(),
         }
@@ -175,10 +176,30 @@ impl Resolver {
         reference: &Reference,
         platform: &Platform,
     ) -> Result<ResolvedImage, RegistryError> {
+        let image = match self.remembered(reference, platform) {
+            Some(image) => image,
+            None => self.ask(reference, platform)?,
+        };
+        Ok(self.keep(
+            image,
+            reference.to_string(),
+            Origin::Registry(reference.clone()),
+            ImageSource::Registry,
+        ))
+    }
+
+    /// Asks the registry; if nobody answers, what it said before counts.
+    fn ask(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<resolve::ResolvedImage, RegistryError> {
         let resolving = resolve::resolve_image(&self.client, &self.blobs, reference, platform);
         let image = match self.handle.block_on(resolving) {
             Ok(image) => image,
-            Err(error) if error.is_unreachable() => self.last_seen(reference, platform, error)?,
+            Err(error) if error.is_unreachable() && !self.client.is_offline() => {
+                return self.last_seen(reference, platform, error);
+            }
             Err(error) => return Err(error),
         };
         let seen = Seen {
@@ -188,12 +209,30 @@ impl Resolver {
         };
         // Only a later build without network would miss it.
         self.references.note(&seen).ok();
-        Ok(self.keep(
-            image,
-            reference.to_string(),
-            Origin::Registry(reference.clone()),
-            ImageSource::Registry,
-        ))
+        Ok(image)
+    }
+
+    /// What the registry said earlier, if the policy is content with that.
+    fn remembered(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Option<resolve::ResolvedImage> {
+        let oldest = match self.policy {
+            PullPolicy::Default | PullPolicy::Always => return None,
+            PullPolicy::Missing | PullPolicy::Never => 0,
+            PullPolicy::Age(age) => {
+                let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                self.now_ms().saturating_sub(age)
+            }
+        };
+        let seen = self.references.last(&reference.to_string()).ok()??;
+        if seen.seen_ms < oldest {
+            return None;
+        }
+        let pinned = reference.with_digest(seen.manifest.as_str());
+        let resolving = resolve::resolve_image(&self.client, &self.blobs, &pinned, platform);
+        self.handle.block_on(resolving).ok()
     }
 
     /// What the registry said the last time it could be reached.
@@ -280,7 +319,7 @@ impl Resolver {
         let told = |error: RegistryError| refused(crate::text::chain(&error));
         match image {
             ImageName::Reference(reference) => {
-                if !self.asks_registry_first
+                if self.policy != PullPolicy::Always
                     && let Some(found) = self.local(reference, platform)?
                 {
                     return Ok(found);
@@ -358,7 +397,7 @@ pub(crate) fn read_blob(
 }
 
 /// A time span in one unit.
-fn age(milliseconds: u64) -> String {
+pub(crate) fn age(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let (count, unit) = match seconds {
         0..60 => (seconds, "second"),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cache::blob::BlobStore;
 use cache::blob::dir::DirStore;
 use cache::digest::{Descriptor, DiffId, Digest};
+use cache::durable::BootId;
 use cache::layer::compress::decompress::decompress;
 use cache::layer::compress::{self, CompressOptions, Compressor};
 use cache::layer::freeze::{FreezeOptions, freeze};
@@ -26,7 +27,7 @@ use cache::snapshot::active::ActiveTree;
 use cache::snapshot::format::TreeFormat;
 use cache::snapshot::layer::Layer;
 use cache::snapshot::mount::{self, Access, MountPlan, Planned};
-use cache::snapshot::store::LayerStore;
+use cache::snapshot::store::{LayerStore, Reader};
 use cache::tag::{Source, Sources};
 use tokio::runtime::Handle;
 
@@ -37,6 +38,7 @@ use crate::export::BlobOrigin;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
+use crate::registry::error::RegistryError;
 use crate::registry::pull::pull_layer;
 use crate::registry::resolve::LayerDescriptor;
 use frontend::reference::Reference;
@@ -86,6 +88,8 @@ pub struct LayerParts<'a> {
     pub format: TreeFormat,
     /// Ends downloads when it is set.
     pub stop: CancelFlag,
+    /// The running boot of the machine.
+    pub boot: BootId,
 }
 
 impl std::fmt::Debug for LayerParts<'_> {
@@ -116,6 +120,8 @@ pub struct Layers {
     announced: Mutex<BTreeMap<DiffId, Progress>>,
     open: Mutex<BTreeMap<VertexRef, Arc<dyn EventSink>>>,
     turns: Mutex<BTreeMap<DiffId, Arc<Mutex<()>>>>,
+    /// Layers that this build wrote something of.
+    made: Mutex<BTreeSet<DiffId>>,
 }
 
 impl std::fmt::Debug for Layers {
@@ -158,8 +164,12 @@ impl Layers {
                 );
             }
         }
+        let reader = Reader {
+            boot: parts.boot,
+            format: parts.format.clone(),
+        };
         Ok(Self {
-            store: LayerStore::open_in(parts.paths, parts.lease.work()?)?,
+            store: LayerStore::open_in(parts.paths, parts.lease.work()?, reader)?,
             blobs: DirStore::new(parts.paths),
             sources: Sources::new(parts.paths),
             client: parts.client,
@@ -171,19 +181,21 @@ impl Layers {
             announced: Mutex::default(),
             open: Mutex::default(),
             turns: Mutex::default(),
+            made: Mutex::default(),
         })
     }
 
     /// Whether every layer is in the store or can be fetched.
     pub(crate) fn has_all(&self, layers: &[DiffId]) -> Result<bool, StepError> {
         for layer in layers {
+            // Pinned first: what is found now must not be collected before it is used.
+            self.lease.pin(layer)?;
             let is_known = self.fetchable.contains_key(layer)
                 || self.is_usable(layer)?
-                || !self.sources.of(layer)?.is_empty();
+                || self.can_be_fetched(layer)?;
             if !is_known {
                 return Ok(false);
             }
-            self.lease.pin(layer)?;
         }
         Ok(true)
     }
@@ -202,6 +214,51 @@ impl Layers {
             }
         }
         Ok(false)
+    }
+
+    /// Whether a registry that is known to have a layer may be asked, or its blob is here.
+    fn can_be_fetched(&self, layer: &DiffId) -> Result<bool, StepError> {
+        for source in self.sources.of(layer)? {
+            if !self.client.is_offline() || self.has_blob(&source.blob.digest)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How many of these layers are not in the store, and how big their blobs are.
+    pub(crate) fn absent(&self, layers: &[DiffId]) -> (usize, u64) {
+        let is_absent = |layer: &&DiffId| {
+            let blob = self.fetchable.get(*layer).map(|l| &l.layer.descriptor);
+            let has_blob = blob.is_some_and(|blob| self.has_blob(&blob.digest).unwrap_or(false));
+            let known = self.store.layer(layer).ok().flatten();
+            !has_blob && known.is_none_or(|known| known.tree(&self.format).is_none())
+        };
+        let absent: Vec<&DiffId> = layers.iter().filter(is_absent).collect();
+        let size = |layer: &&DiffId| self.fetchable.get(*layer).map(|l| l.layer.descriptor.size);
+        (absent.len(), absent.iter().filter_map(size).sum())
+    }
+
+    /// The layers that this build wrote something of.
+    pub(crate) fn made(&self) -> BTreeSet<DiffId> {
+        locked(&self.made).clone()
+    }
+
+    /// Does work on a blob of the layer. One that turns out to be damaged is fetched again, once.
+    fn with_blob<T>(
+        &self,
+        diff_id: &DiffId,
+        work: impl Fn(&Descriptor) -> Result<T, StepError>,
+    ) -> Result<T, StepError> {
+        let blob = self.fetch(diff_id)?;
+        match work(&blob) {
+            Err(error) if !self.blobs.is_intact(&blob.digest)? => {
+                tracing::debug!(digest = %blob.digest, %error, "damaged blob");
+                self.blobs.remove(&blob.digest)?;
+                work(&self.fetch(diff_id)?)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Tells that an image is part of the build: done at once if its layers are here, else open until they are or the
@@ -247,9 +304,11 @@ impl Layers {
         if let Some(layer) = self.store.layer(diff_id)? {
             return Ok(layer);
         }
-        let blob = self.fetch(diff_id)?;
-        let reader = self.open_blob(&blob.digest)?;
-        let (index, size) = self.read_tar(diff_id, reader, |tar| Ok(scan(tar)?))?;
+        let (index, size) = self.with_blob(diff_id, |blob| {
+            let reader = self.open_blob(&blob.digest)?;
+            self.read_tar(diff_id, reader, |tar| Ok(scan(tar)?))
+        })?;
+        locked(&self.made).insert(diff_id.clone());
         Ok(self.store.register(diff_id, index, size)?)
     }
 
@@ -301,12 +360,14 @@ impl Layers {
         }
         let turn = self.turn(diff_id);
         let _turn = locked(&turn);
-        let blob = self.fetch(diff_id)?;
-        let open = || {
-            let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
-            decompress(blob)
-        };
-        Ok(self.store.ensure_tree(diff_id, &self.format, open)?)
+        locked(&self.made).insert(diff_id.clone());
+        self.with_blob(diff_id, |blob| {
+            let open = || {
+                let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
+                decompress(blob)
+            };
+            Ok(self.store.ensure_tree(diff_id, &self.format, open)?)
+        })
     }
 
     fn turn(&self, diff_id: &DiffId) -> Arc<Mutex<()>> {
@@ -328,6 +389,11 @@ impl Layers {
         let told = |current: u64, total: u64| progress.tell(current, total);
         let pulled = match &fetchable.origin {
             Origin::Store => return self.blob_of_other_tree(diff_id),
+            Origin::Registry(reference) if self.client.is_offline() => {
+                let (digest, size) = (&descriptor.digest, descriptor.size);
+                let name = format!("layer {digest} ({size} bytes) of {reference}");
+                return Err(RegistryError::Offline { name }.into());
+            }
             Origin::Registry(reference) => {
                 let pull = pull_layer(
                     &self.client,
@@ -555,6 +621,7 @@ impl Layers {
         size: u64,
     ) -> Result<DiffId, StepError> {
         self.lease.pin(&diff_id)?;
+        locked(&self.made).insert(diff_id.clone());
         self.store
             .commit(tree, index, &diff_id, size, &self.format)?;
         Ok(diff_id)
@@ -562,6 +629,8 @@ impl Layers {
 
     /// Whether a blob is in the store.
     pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool, StepError> {
+        // Pinned first: what is found now must not be collected before it is read.
+        self.lease.pin_blob(digest)?;
         Ok(self.blobs.contains(digest)?)
     }
 
@@ -722,6 +791,7 @@ impl Layers {
         let tree = self.tree(diff_id)?;
         let packed = pack(&clamped, &tree, &mut nowhere())?;
         self.lease.pin(&packed.diff_id)?;
+        locked(&self.made).insert(packed.diff_id.clone());
         let failed = |source| StepError::Io {
             attempt: "pack the layer",
             path: tree.clone(),

@@ -1,6 +1,7 @@
 //! How each op of the step graph is carried out, and what its cache key is made of.
 
 pub mod agent;
+mod cause;
 pub mod copy;
 pub mod error;
 pub mod git;

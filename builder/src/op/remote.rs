@@ -21,6 +21,7 @@ use super::steps::{Secrets, Steps};
 use crate::cancel::CancelFlag;
 use crate::progress::event::Event;
 use crate::registry::client::Client;
+use crate::registry::error::RegistryError;
 
 /// How other machines are reached.
 #[derive(Clone, Debug)]
@@ -70,6 +71,16 @@ pub(crate) struct Identified {
 }
 
 impl Fetching<'_> {
+    /// Whether another machine may be asked about something.
+    pub(crate) fn may_ask(&self, name: &str) -> Result<(), StepError> {
+        match self.reach.client.is_offline() {
+            true => Err(StepError::Registry(RegistryError::Offline {
+                name: name.to_owned(),
+            })),
+            false => Ok(()),
+        }
+    }
+
     /// Waits for something, unless the build is given up.
     pub(crate) fn wait<T>(
         &self,

@@ -1,6 +1,6 @@
 //! The steps of one build: what the solver's decisions come to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +15,7 @@ use frontend::graph::{ExecOp, Graph, Op, Vertex, VertexId};
 use tokio::sync::Semaphore;
 
 use super::agent::Agents;
+use super::cause::Cause;
 use super::copy::stack_source::{StackSource, TreeOf};
 use super::error::StepError;
 use super::layers::{Layers, Progress};
@@ -59,6 +60,8 @@ pub struct StepSettings {
     pub dockerfile: String,
     /// `--strict`
     pub strictness: frontend::lower::Strictness,
+    /// Names that ARG declares, for telling what changed.
+    pub args: BTreeSet<String>,
     /// Whether commands of the platform can run on this machine.
     pub can_run: bool,
     /// What each command may use; not part of keys.
@@ -123,6 +126,8 @@ pub struct Steps {
     /// For each context how many steps have not yet listed what they need of it.
     transfers: Mutex<BTreeMap<VertexId, Transfer>>,
     watcher: OnceLock<Watcher>,
+    /// Why vertices are not what they were.
+    causes: Mutex<BTreeMap<VertexId, Cause>>,
 }
 
 impl std::fmt::Debug for Steps {
@@ -198,6 +203,7 @@ impl Steps {
             pending: Mutex::default(),
             transfers: Mutex::default(),
             watcher: OnceLock::new(),
+            causes: Mutex::default(),
         }
     }
 
@@ -479,6 +485,7 @@ impl Steps {
             cost_ms: created_ms.saturating_sub(started_ms),
             parts: pending.parts.clone(),
         };
+        self.remember_step(vertex, &pending.key)?;
         self.keys.record(&pending.key, &record)?;
         self.finish(
             vertex,
@@ -506,24 +513,20 @@ impl Steps {
         )
     }
 
-    /// Says why a vertex must run: what changed since the same step last ran.
-    fn explain_miss(&self, vertex: VertexId, parts: &Parts) -> Result<(), StepError> {
-        let reason = if self.ignores_cache(vertex) {
-            "the cache is ignored for it (--no-cache)".to_owned()
-        } else {
-            match self.keys.latest_of_step(&self.step_identity(vertex))? {
-                None => "it has not run before".to_owned(),
-                Some((_, record)) => super::miss::reason(parts, &record.parts),
-            }
-        };
-        self.events.emit(Event::CacheMiss {
-            vertex: self.reference(vertex),
-            reason,
-        });
-        Ok(())
+    pub(super) fn keep_cause(&self, vertex: VertexId, cause: Cause) {
+        locked(&self.causes).insert(vertex, cause);
     }
 
-    fn compute_key(&self, id: VertexId, cancel: &CancelFlag) -> Result<KeyAnswer, StepError> {
+    pub(super) fn kept_cause(&self, vertex: VertexId) -> Option<Cause> {
+        locked(&self.causes).get(&vertex).cloned()
+    }
+
+    /// Computes the key of a vertex and looks it up; what is found, or must be made, is kept.
+    pub(crate) fn compute_key(
+        &self,
+        id: VertexId,
+        cancel: &CancelFlag,
+    ) -> Result<KeyAnswer, StepError> {
         match &self.vertex(id).op {
             Op::Image(op) => self.image(id, &op.manifest),
             Op::Local(_) if self.is_file_system(id) => {
@@ -603,7 +606,7 @@ impl Steps {
             });
             return Ok(KeyAnswer::Hit);
         }
-        self.explain_miss(id, &parts)?;
+        self.explain_miss(id, &key, &parts)?;
         locked(&self.pending).insert(id, Pending { key, parts, plan });
         Ok(KeyAnswer::Miss)
     }
@@ -618,6 +621,7 @@ impl Steps {
             cost_ms: 0,
             parts: pending.parts.clone(),
         };
+        self.remember_step(id, &pending.key)?;
         self.keys.record(&pending.key, &record)?;
         self.finish(id, done);
         Ok(())
@@ -639,6 +643,7 @@ impl Steps {
         };
         self.layers
             .announce(&image.diff_ids, &self.progress_of(id))?;
+        self.explain_image(id)?;
         self.finish(id, done);
         Ok(KeyAnswer::Hit)
     }

@@ -136,6 +136,7 @@ impl Client {
         reference: &Reference,
         by_digest: bool,
     ) -> Result<Vec<Endpoint>, RegistryError> {
+        self.may_contact(reference)?;
         Ok(self
             .engine()?
             .transport
@@ -145,7 +146,22 @@ impl Client {
 
     /// Who is pushed to.
     pub(crate) fn upstream(&self, reference: &Reference) -> Result<Endpoint, RegistryError> {
+        self.may_contact(reference)?;
         Ok(self.engine()?.transport.hosts.upstream(reference)?)
+    }
+
+    /// Whether nobody may be contacted.
+    pub fn is_offline(&self) -> bool {
+        self.shared.config.is_offline
+    }
+
+    fn may_contact(&self, reference: &Reference) -> Result<(), RegistryError> {
+        match self.is_offline() {
+            true => Err(RegistryError::Offline {
+                name: reference.to_string(),
+            }),
+            false => Ok(()),
+        }
     }
 
     /// Asks for headers: each endpoint in turn until one gives a usable answer, repeating if that may help.

@@ -21,6 +21,8 @@ pub struct RegistryConfig {
     pub roots: TlsRoots,
     /// Registries (`host[:port]`) that may go without TLS or with any certificate, whatever else is configured.
     pub insecure: Vec<String>,
+    /// Whether nobody may be contacted: every request is an error then.
+    pub is_offline: bool,
 }
 
 /// A place of `registries.conf` settings (containers-registries.conf(5)).
@@ -199,6 +201,7 @@ impl RegistryConfig {
         Self {
             registries,
             certs_dirs,
+            is_offline: false,
             credentials: CredentialSources {
                 inline: value("DOCKER_AUTH_CONFIG").map(Secret::new),
                 files: files.into_iter().flatten().collect(),

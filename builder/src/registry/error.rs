@@ -17,6 +17,12 @@ use super::config::ConfigError;
 /// Why a registry or a layout did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
+    /// A registry would have had to be asked, and nobody may be.
+    #[error("{name} is not in the store, and nobody may be asked for it (--offline, --pull=never)")]
+    Offline {
+        /// What of: the image.
+        name: String,
+    },
     /// An image could not be resolved.
     #[error("failed to resolve source metadata for {reference}")]
     Resolve {
@@ -217,6 +223,7 @@ impl RegistryError {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Resolve { source, .. } => source.is_unreachable(),
+            Self::Offline { .. } => true,
             Self::Transport(
                 TransportError::Request { .. }
                 | TransportError::Stalled { .. }

@@ -40,7 +40,8 @@ fn weight(error: &RegistryError) -> u8 {
         RegistryError::Transport(_) => 0,
         RegistryError::NotFound { .. } => 2,
         RegistryError::Status { .. } | RegistryError::Denied { .. } => 3,
-        RegistryError::Resolve { .. }
+        RegistryError::Offline { .. }
+        | RegistryError::Resolve { .. }
         | RegistryError::Auth(_)
         | RegistryError::Config(_)
         | RegistryError::Size { .. }

@@ -90,6 +90,7 @@ impl Retry {
                 None => Self::No,
             },
             RegistryError::NotFound { .. }
+            | RegistryError::Offline { .. }
             | RegistryError::Denied { .. }
             | RegistryError::Config(_)
             | RegistryError::Size { .. }

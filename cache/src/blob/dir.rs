@@ -44,6 +44,41 @@ impl DirStore {
             }),
         }
     }
+
+    /// Whether the bytes of a blob are those of its digest; false if it is not there.
+    pub fn is_intact(&self, digest: &Digest) -> Result<bool, BlobError> {
+        let Some(mut blob) = self.open(digest)? else {
+            return Ok(false);
+        };
+        let mut hasher = sha2::Sha256::default();
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let length = blob.read(&mut buffer).map_err(|source| BlobError::Io {
+                attempt: "read",
+                path: self.directory.join(digest.hex()),
+                source,
+            })?;
+            if length == 0 {
+                break;
+            }
+            sha2::Digest::update(&mut hasher, &buffer[..length]);
+        }
+        let found = sha2::Digest::finalize(hasher);
+        Ok(Digest::from_hash(found.into()) == *digest)
+    }
+
+    /// Removes a blob; nothing if it is not there.
+    pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        let path = self.directory.join(digest.hex());
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::Io {
+                attempt: "remove",
+                path,
+                source: error,
+            }),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
 }
 
 fn is_whole(digest: &Digest, size: u64) -> bool {

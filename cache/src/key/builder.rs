@@ -4,6 +4,8 @@
 //! in front, so that no two different lists of parts give the same bytes. The parts are kept beside the key in a form a
 //! person can read, to tell later what made two keys differ.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{CacheKey, ContentDigest, hex};
@@ -49,6 +51,52 @@ pub enum Difference {
 }
 
 impl Parts {
+    /// Everything that differs from an earlier list, in the order of this one, what is gone last. A list with the same
+    /// parts in another order differs by [`Difference::Reordered`].
+    pub fn differences_from(&self, earlier: &Self) -> Vec<Difference> {
+        let count = |list: &[Part]| {
+            let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+            for part in list {
+                *counts
+                    .entry((part.name.clone(), part.value.clone()))
+                    .or_default() += 1;
+            }
+            counts
+        };
+        // What one list has more of than the other.
+        let beyond = |list: &Self, other: &Self| {
+            let mut others = count(&other.0);
+            let is_beyond =
+                |part: &&Part| match others.get_mut(&(part.name.clone(), part.value.clone())) {
+                    Some(left) if *left > 0 => {
+                        *left -= 1;
+                        false
+                    }
+                    Some(_) | None => true,
+                };
+            list.0.iter().filter(is_beyond).cloned().collect::<Vec<_>>()
+        };
+        let new = beyond(self, earlier);
+        let mut gone = beyond(earlier, self);
+        let mut differences = Vec::new();
+        for part in new {
+            let before = gone.iter().position(|before| before.name == part.name);
+            differences.push(match before.map(|at| gone.remove(at)) {
+                Some(before) => Difference::Changed {
+                    name: part.name,
+                    before: before.value,
+                    now: part.value,
+                },
+                None => Difference::Added(part),
+            });
+        }
+        differences.extend(gone.into_iter().map(Difference::Removed));
+        if differences.is_empty() && self != earlier {
+            differences.push(Difference::Reordered);
+        }
+        differences
+    }
+
     /// What differs first from an earlier list. `None` if nothing does.
     pub fn difference_from(&self, earlier: &Self) -> Option<Difference> {
         for part in &self.0 {
@@ -77,6 +125,7 @@ impl Parts {
 pub struct KeyBuilder {
     hasher: blake3::Hasher,
     parts: Parts,
+    scope: String,
 }
 
 /// Kinds of values; they enter the key, so that `"1"` and `1` differ. Changing a number breaks stored keys.
@@ -95,6 +144,7 @@ impl KeyBuilder {
         let mut builder = Self {
             hasher: blake3::Hasher::new(),
             parts: Parts::default(),
+            scope: String::new(),
         };
         builder.framed(KEY_VERSION.as_bytes());
         builder.framed(domain.as_bytes());
@@ -130,6 +180,28 @@ impl KeyBuilder {
         self.add(name, Kind::Content, &value.0, || hex(&value.0))
     }
 
+    /// Adds text that is shown as a hash only.
+    pub fn secret(&mut self, name: &str, value: &str) -> &mut Self {
+        self.add(name, Kind::Bytes, value.as_bytes(), || {
+            let hash = blake3::hash(value.as_bytes());
+            format!("(hidden, {})", hex(&hash.as_bytes()[..4]))
+        })
+    }
+
+    /// What the names of following parts are shown with in front; not part of the key.
+    pub fn scope(&mut self, scope: &str) -> &mut Self {
+        scope.clone_into(&mut self.scope);
+        self
+    }
+
+    /// Adds a part to what is shown that is not part of the key: detail of one that is.
+    pub fn note(&mut self, name: &str, value: &str) -> &mut Self {
+        let name = format!("{}{name}", self.scope);
+        let value = value.to_owned();
+        self.parts.0.push(Part { name, value });
+        self
+    }
+
     /// Adds the fact that something is not there.
     pub fn absent(&mut self, name: &str) -> &mut Self {
         self.add(name, Kind::Absent, &[], || "absent".to_owned())
@@ -156,7 +228,7 @@ impl KeyBuilder {
         self.hasher.update(&[kind as u8]);
         self.framed(value);
         self.parts.0.push(Part {
-            name: name.to_owned(),
+            name: format!("{}{name}", self.scope),
             value: show(),
         });
         self
@@ -281,6 +353,59 @@ mod tests {
         for (new, expected) in cases {
             assert_eq!(new.difference_from(&old), expected);
         }
+    }
+
+    #[test]
+    fn every_difference_is_told_once() {
+        let parts = |list: &[(&str, &str)]| {
+            let mut key = KeyBuilder::new("x");
+            for (name, value) in list {
+                key.text(name, value);
+            }
+            key.into_parts()
+        };
+        let before = parts(&[("a", "1"), ("a", "1"), ("b", "1"), ("c", "1")]);
+        let now = parts(&[("a", "1"), ("a", "2"), ("d", "1"), ("c", "1")]);
+        let part = |name: &str, value: &str| Part {
+            name: name.into(),
+            value: value.into(),
+        };
+        assert_eq!(
+            now.differences_from(&before),
+            [
+                Difference::Changed {
+                    name: "a".into(),
+                    before: "1".into(),
+                    now: "2".into()
+                },
+                Difference::Added(part("d", "1")),
+                Difference::Removed(part("b", "1")),
+            ]
+        );
+        assert_eq!(now.differences_from(&now), []);
+        let turned = parts(&[("c", "1"), ("a", "1"), ("a", "2"), ("d", "1")]);
+        assert_eq!(turned.differences_from(&now), [Difference::Reordered]);
+    }
+
+    #[test]
+    fn scopes_and_notes_are_shown_and_not_hashed() {
+        let mut scoped = KeyBuilder::new("x");
+        scoped
+            .scope("mount /m: ")
+            .text("a", "1")
+            .note("file f", "2");
+        scoped.scope("").secret("t", "s");
+        let mut plain = KeyBuilder::new("x");
+        plain.text("a", "1").text("t", "s");
+        assert_eq!(scoped.finish(), plain.finish());
+        let parts = scoped.into_parts().0;
+        assert_eq!(parts[0].name, "mount /m: a");
+        assert_eq!(parts[1].name, "mount /m: file f");
+        assert!(
+            parts[2].value.starts_with("(hidden, "),
+            "{}",
+            parts[2].value
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::record::{Record, Row, check};
-use crate::digest::CacheKey;
+use crate::digest::{CacheKey, DiffId};
 use crate::io::make_private_dir;
 use crate::root::StatePaths;
 
@@ -79,6 +79,21 @@ pub enum KeyError {
 pub struct Keys {
     path: PathBuf,
     state: Mutex<State>,
+}
+
+/// A record as collections see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordUse {
+    /// Its key.
+    pub key: CacheKey,
+    /// The step as shown to the user.
+    pub name: String,
+    /// The whole stack, bottom first.
+    pub layers: Vec<DiffId>,
+    /// How long the step took, in milliseconds.
+    pub cost_ms: u64,
+    /// When the record was last of use, in milliseconds since the Unix epoch.
+    pub used_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -145,6 +160,44 @@ impl Keys {
         })?;
         let mut state = self.lock();
         self.write_pending(&mut state, record.created_ms, Some((key, &row)))
+    }
+
+    /// Every record, without its parts: for collections.
+    pub fn uses(&self) -> Result<Vec<RecordUse>, KeyError> {
+        let mut state = self.lock();
+        self.with(&mut state, "read", |connection| {
+            let mut statement =
+                connection.prepare("SELECT key, name, layers, cost_ms, used_ms FROM record")?;
+            let rows = statement.query_map([], |row| {
+                let layers: Vec<u8> = row.get(2)?;
+                let number = |value: i64| u64::try_from(value).unwrap_or_default();
+                Ok(RecordUse {
+                    key: CacheKey(row.get(0)?),
+                    name: row.get(1)?,
+                    layers: super::record::layers_of(&layers),
+                    cost_ms: number(row.get(3)?),
+                    used_ms: number(row.get(4)?),
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Removes the records of keys, and memos that nobody asked for since a time.
+    pub fn forget_all(&self, keys: &[CacheKey], memos_before_ms: u64) -> Result<(), KeyError> {
+        let mut state = self.lock();
+        let oldest = i64::try_from(memos_before_ms).unwrap_or(i64::MAX);
+        self.with(&mut state, "write", |connection| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for key in keys {
+                transaction
+                    .prepare_cached("DELETE FROM record WHERE key = ?1")?
+                    .execute([&key.0[..]])?;
+            }
+            transaction.execute("DELETE FROM memo WHERE used_ms < ?1", [oldest])?;
+            transaction.commit()
+        })
     }
 
     /// Removes the record of a key, because what it points to is gone.
@@ -432,7 +485,7 @@ mod tests {
 
     use super::super::builder::Parts;
     use super::*;
-    use crate::digest::{DiffId, Digest};
+    use crate::digest::Digest;
 
     fn record(step: &str, created_ms: u64) -> Record {
         Record {

@@ -57,12 +57,8 @@ impl Row {
         if self.check != self.expected_check(key) || !self.layers.len().is_multiple_of(32) {
             return None;
         }
-        let layers = self.layers.chunks_exact(32).filter_map(|hash| {
-            let hash: [u8; 32] = hash.try_into().ok()?;
-            Some(DiffId(Digest::from_hash(hash)))
-        });
         Some(Record {
-            layers: layers.collect(),
+            layers: layers_of(&self.layers),
             created_ms: u64::try_from(self.created_ms).ok()?,
             cost_ms: u64::try_from(self.cost_ms).ok()?,
             parts: serde_json::from_str(&self.parts).ok()?,
@@ -82,6 +78,15 @@ impl Row {
             self.parts.as_bytes(),
         ])
     }
+}
+
+/// The layers of a row's column.
+pub(super) fn layers_of(column: &[u8]) -> Vec<DiffId> {
+    let layers = column.chunks_exact(32).filter_map(|hash| {
+        let hash: [u8; 32] = hash.try_into().ok()?;
+        Some(DiffId(Digest::from_hash(hash)))
+    });
+    layers.collect()
 }
 
 /// BLAKE3 over fields, each with its length in front.

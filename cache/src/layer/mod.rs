@@ -40,6 +40,7 @@ pub mod scan;
 pub mod sink;
 pub mod stack;
 pub mod tree;
+pub mod verify;
 pub mod view;
 
 mod attributes;

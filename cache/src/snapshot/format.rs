@@ -23,6 +23,14 @@ impl TreeFormat {
         }
     }
 
+    /// The format of a name in records.
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "native" => Self::Native,
+            map => Self::IdMap(map.to_owned()),
+        }
+    }
+
     /// Its name in records.
     pub fn as_str(&self) -> &str {
         match self {

@@ -21,6 +21,7 @@
 //! `layer.json`; each is used as it is by the next commit.
 
 pub mod active;
+pub mod contents;
 pub mod error;
 pub mod format;
 pub mod layer;
@@ -28,3 +29,7 @@ pub mod mount;
 pub mod store;
 
 mod record;
+pub(crate) mod synced;
+
+#[cfg(test)]
+mod reboot_tests;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SnapshotError;
 use crate::digest::Descriptor;
+use crate::durable::BootId;
 
 /// What `layer.json` says. Fields that a newer version added are kept out of reach by the version of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +23,13 @@ pub(super) struct Record {
     /// Blobs by codec.
     #[serde(default)]
     pub(super) blobs: BTreeMap<String, Descriptor>,
+    /// What may not have reached the disk, with the boot it was written in: formats of trees, and [`INDEX`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) unsynced: BTreeMap<String, BootId>,
 }
+
+/// The index among what is not synced; no format has this name.
+pub(super) const INDEX: &str = "index";
 
 const NAME: &str = "layer.json";
 

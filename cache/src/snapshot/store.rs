@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,10 +15,12 @@ use super::active::ActiveTree;
 use super::error::SnapshotError;
 use super::format::{TreeFormat, TreeId};
 use super::layer::Layer;
-use super::record::{self, Record};
+use super::record::{self, INDEX, Record};
 use crate::digest::{Descriptor, DiffId, Digest};
+use crate::durable::BootId;
 use crate::layer::apply::{apply, set_directories};
 use crate::layer::index::LayerIndex;
+use crate::layer::verify::is_intact;
 use crate::root::StatePaths;
 
 /// Names are 32 bits of a hash: with a million trees the sixteenth is free for sure.
@@ -29,18 +31,41 @@ const MOST_NAMES: u32 = 16;
 pub struct LayerStore {
     paths: StatePaths,
     work: PathBuf,
+    reader: Reader,
     counter: AtomicU64,
     known: Mutex<BTreeMap<DiffId, Arc<Layer>>>,
+}
+
+/// Who works with the layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The running boot of the machine.
+    pub boot: BootId,
+    /// The format of trees that this process can read, and so verify.
+    pub format: TreeFormat,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            boot: BootId::default(),
+            format: TreeFormat::Native,
+        }
+    }
 }
 
 impl LayerStore {
     /// Opens the layers; makes the directories it needs.
     pub fn open(paths: &StatePaths) -> Result<Self, SnapshotError> {
-        Self::open_in(paths, paths.work())
+        Self::open_in(paths, paths.work(), Reader::default())
     }
 
     /// As [`Self::open`], with trees being made in a directory of their own (that of a lease), on the same file system.
-    pub fn open_in(paths: &StatePaths, work: impl Into<PathBuf>) -> Result<Self, SnapshotError> {
+    pub fn open_in(
+        paths: &StatePaths,
+        work: impl Into<PathBuf>,
+        reader: Reader,
+    ) -> Result<Self, SnapshotError> {
         let work = work.into();
         for dir in [&paths.layers(), &paths.trees(), &work] {
             fs::create_dir_all(dir).map_err(SnapshotError::io("make directory", dir))?;
@@ -49,6 +74,7 @@ impl LayerStore {
         Ok(Self {
             paths: paths.clone(),
             work,
+            reader,
             counter: AtomicU64::new(0),
             known,
         })
@@ -92,10 +118,135 @@ impl LayerStore {
             }
             Err(error) => return Err(error),
         };
+        // A layer without its index is made again, and its trees are found then.
+        if !folder.join("index").exists() {
+            return Ok(None);
+        }
+        let is_foreign = |boot: &BootId| !boot.is(&self.reader.boot);
+        if record.unsynced.values().any(is_foreign) {
+            match self.check_after_reboot(diff_id)? {
+                Some(checked) => record = checked,
+                None => return Ok(None),
+            }
+        }
         record
             .trees
             .retain(|_, tree| self.paths.trees().join(tree).is_dir());
         Ok(Some(self.remember(diff_id, record)))
+    }
+
+    /// Verifies what an earlier boot wrote and never waited for: what is not as it was made is dropped. `None` if the
+    /// layer is gone with it.
+    fn check_after_reboot(&self, diff_id: &DiffId) -> Result<Option<Record>, SnapshotError> {
+        let folder = self.paths.layer(diff_id);
+        let locked = record::lock(&folder)?;
+        let Some(before) = record::read(&folder)? else {
+            return Ok(None);
+        };
+        let Ok(index) = LayerIndex::load(&folder.join("index")) else {
+            tracing::debug!(%diff_id, "the index did not survive the reboot");
+            let path = folder.join("layer.json");
+            fs::remove_file(&path).map_err(SnapshotError::io("remove", path))?;
+            return Ok(None);
+        };
+        let mut bad = Vec::new();
+        let mut good = vec![INDEX.to_owned()];
+        for (name, tree) in &before.trees {
+            let boot = before.unsynced.get(name);
+            let format = TreeFormat::from_name(name);
+            let is_suspect = boot.is_some_and(|boot| !boot.is(&self.reader.boot));
+            // Another format's owners mean something else here: whoever reads it verifies it.
+            if !is_suspect || format != self.reader.format {
+                continue;
+            }
+            let path = self.paths.trees().join(tree);
+            match is_intact(&index, &path, format.xattrs()) {
+                true => good.push(name.clone()),
+                false => bad.push((name.clone(), path)),
+            }
+        }
+        for (_, path) in &bad {
+            tracing::debug!(%diff_id, path = %path.display(), "a tree did not survive the reboot");
+            self.discard_tree(path)?;
+        }
+        let checked = locked.update(|record| {
+            record
+                .unsynced
+                .retain(|name, boot| boot.is(&self.reader.boot) || !good.contains(name));
+            for (name, _) in &bad {
+                record.trees.remove(name);
+                record.unsynced.remove(name);
+            }
+        })?;
+        let mut told = checked;
+        // Not verified is not there.
+        let unsynced = std::mem::take(&mut told.unsynced);
+        told.trees
+            .retain(|name, _| unsynced.get(name).is_none_or(|b| b.is(&self.reader.boot)));
+        Ok(Some(told))
+    }
+
+    /// Verifies a layer whatever is known of it, and drops what is damaged: whether anything of use is left, and what was
+    /// found.
+    pub(crate) fn check(
+        &self,
+        diff_id: &DiffId,
+    ) -> Result<(bool, Vec<&'static str>), SnapshotError> {
+        let folder = self.paths.layer(diff_id);
+        if !folder.is_dir() {
+            return Ok((false, Vec::new()));
+        }
+        let locked = record::lock(&folder)?;
+        let mut findings = Vec::new();
+        let Some(record) = record::read(&folder).ok().flatten() else {
+            return Ok((false, findings));
+        };
+        let Ok(index) = LayerIndex::load(&folder.join("index")) else {
+            findings.push("has no index that can be read: removed");
+            let path = folder.join("layer.json");
+            fs::remove_file(&path).map_err(SnapshotError::io("remove", path))?;
+            return Ok((false, findings));
+        };
+        let mut bad = Vec::new();
+        for (name, tree) in &record.trees {
+            let path = self.paths.trees().join(tree);
+            let format = TreeFormat::from_name(name);
+            let is_readable = format == self.reader.format;
+            if !path.is_dir() {
+                findings.push("has no tree any more: noted");
+            } else if is_readable && !is_intact(&index, &path, format.xattrs()) {
+                findings.push("has a tree that is not what its diff id says: tree removed");
+                self.discard_tree(&path)?;
+            } else {
+                continue;
+            }
+            bad.push(name.clone());
+        }
+        let lost: Vec<String> = record
+            .blobs
+            .iter()
+            .filter(|(_, blob)| !self.paths.blob(&blob.digest).exists())
+            .map(|(codec, _)| codec.clone())
+            .collect();
+        let left = locked.update(|record| {
+            record.trees.retain(|name, _| !bad.contains(name));
+            record.unsynced.retain(|name, _| !bad.contains(name));
+            record.blobs.retain(|codec, _| !lost.contains(codec));
+        })?;
+        // A pulled layer of which only the index is here names neither.
+        let was_bare = record.trees.is_empty() && record.blobs.is_empty();
+        let is_of_use = was_bare || !left.trees.is_empty() || !left.blobs.is_empty();
+        Ok((is_of_use, findings))
+    }
+
+    /// Takes a tree out of sight at once, then deletes it.
+    fn discard_tree(&self, path: &Path) -> Result<(), SnapshotError> {
+        let active = self.new_tree()?;
+        match fs::rename(path, active.work().join("discarded")) {
+            Ok(()) => active.discard(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(SnapshotError::io("remove", path)(error)),
+        }
     }
 
     /// Stores a layer of which there is no tree yet: its tar is elsewhere.
@@ -242,17 +393,30 @@ impl LayerStore {
         // One that a crash of the machine tore is as good as none.
         let stored = LayerIndex::load(&file).ok();
         let is_first = stored.is_none();
+        let known = record::read(&folder).ok().flatten().unwrap_or_default();
         if is_first {
             index.save(&file)?;
         }
         let stored = stored.unwrap_or_else(|| index.clone());
         let mut placed = None;
+        let mut is_new = false;
         if let Some((active, format)) = tree {
             if stored != index {
                 set_directories(active.upper(), stored.implied())?;
             }
-            let id = match self.place(active, diff_id, format)? {
-                Place::New(id) => id,
+            let mut place = self.place(active, diff_id, format)?;
+            // A tree that nobody vouches for is what a crash left: the new one takes its place.
+            if let Place::Existing(id) = &place
+                && !self.is_trusted(&known, format, id)
+            {
+                self.discard_tree(&self.tree_path(id))?;
+                place = self.place(active, diff_id, format)?;
+            }
+            let id = match place {
+                Place::New(id) => {
+                    is_new = true;
+                    id
+                }
                 Place::Existing(id) => {
                     if is_first {
                         set_directories(&self.tree_path(&id), stored.implied())?;
@@ -262,13 +426,32 @@ impl LayerStore {
             };
             placed = Some((format.as_str().to_owned(), id.0));
         }
+        let boot = &self.reader.boot;
         let record = locked.update(|record| {
             record.size = size;
-            record.trees.extend(placed);
+            if is_first {
+                record.unsynced.insert(INDEX.to_owned(), boot.clone());
+            }
+            if let Some((name, id)) = placed {
+                if is_new {
+                    record.unsynced.insert(name.clone(), boot.clone());
+                }
+                record.trees.insert(name, id);
+            }
         })?;
         let layer = self.remember(diff_id, record);
         layer.remember(Arc::new(stored));
         Ok(layer)
+    }
+
+    /// Whether the record says that this tree is whole: made in this boot, or known to be on disk.
+    fn is_trusted(&self, record: &Record, format: &TreeFormat, tree: &TreeId) -> bool {
+        let name = format.as_str();
+        record.trees.get(name) == Some(&tree.0)
+            && record
+                .unsynced
+                .get(name)
+                .is_none_or(|boot| boot.is(&self.reader.boot))
     }
 
     fn remember(&self, diff_id: &DiffId, record: Record) -> Arc<Layer> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cache::digest::CacheKey;
-use cache::key::builder::{KeyBuilder, Part, Parts};
+use cache::key::builder::{KeyBuilder, Part};
 use frontend::graph::{Chmod, InputIndex, Owner};
 
 use super::chmod::ModeChange;
@@ -138,60 +138,76 @@ impl Selection {
         key.finish()
     }
 
-    /// The same in a form a person can read, to tell later which file or flag changed.
-    pub fn parts(&self) -> Parts {
-        let mut key = KeyBuilder::new("file selection parts");
+    /// The files in a form a person can read, to tell later which of them changed.
+    pub fn files(&self) -> Vec<Part> {
         let mut files = Vec::new();
         for action in &self.actions {
             match action {
-                SelectedAction::Mkdir { path, mode, owner } => {
-                    key.text("mkdir", path).number("mode", (*mode).into());
-                    add_owner(&mut key, owner.as_ref());
-                }
-                SelectedAction::Mkfile { path, data, .. } => {
-                    key.bytes(&format!("content of {path}"), data);
-                }
+                SelectedAction::Mkdir { .. } | SelectedAction::Mkfile { .. } => {}
                 SelectedAction::Copy(copy) => {
-                    add_options(&mut key, copy);
                     copy.picks.iter().for_each(|pick| explain(pick, &mut files));
                 }
             }
         }
-        let mut parts = key.into_parts();
-        parts.0.extend(files);
-        parts
+        files
     }
 }
 
-/// One part a file, or one for each first name below a large source.
+/// One part a file (type, mode, owner, digest), or one for each first name below a large source.
 fn explain(pick: &Pick, parts: &mut Vec<Part>) {
     let is_large = pick.nodes.len() > EXPLAINED_FILES;
     let mut groups: Vec<(Vec<u8>, blake3::Hasher)> = Vec::new();
     let mut links = BTreeMap::new();
     for (at, node) in pick.nodes.iter().enumerate() {
-        let shown = match node.relative.iter().position(|byte| *byte == b'/') {
-            Some(slash) if is_large => &node.relative[..slash],
-            Some(_) | None => &node.relative,
-        };
+        if !is_large {
+            // A directory whose files changed has not.
+            parts.push(Part {
+                name: format!("file {}", shown(&join(&pick.path, &node.relative))),
+                value: described(node),
+            });
+            continue;
+        }
+        let slash = node.relative.iter().position(|byte| *byte == b'/');
+        let first = slash.map_or(&node.relative[..], |slash| &node.relative[..slash]);
         let mut bytes = Vec::new();
         encode(node, at, &mut links, &mut bytes);
         match groups.last_mut() {
-            Some((name, hasher)) if is_large && name == shown => {
+            Some((name, hasher)) if name == first => {
                 hasher.update(&bytes);
             }
             Some(_) | None => {
                 let mut hasher = blake3::Hasher::new();
                 hasher.update(&bytes);
-                groups.push((shown.to_vec(), hasher));
+                groups.push((first.to_vec(), hasher));
             }
         }
     }
     for (name, hasher) in groups {
         parts.push(Part {
             name: format!("file {}", shown(&join(&pick.path, &name))),
-            value: cache::digest::hex(&hasher.finalize().as_bytes()[..16]),
+            value: cache::digest::hex(&hasher.finalize().as_bytes()[..8]),
         });
     }
+}
+
+/// Type, mode, owner and digest of a node, separated by blanks.
+fn described(node: &Node) -> String {
+    let entry = &node.entry;
+    let digest = |bytes: &[u8]| cache::digest::hex(&blake3::hash(bytes).as_bytes()[..8]);
+    let (kind, content) = match &entry.kind {
+        SourceKind::Directory => ("directory", String::new()),
+        SourceKind::File { .. } => {
+            let content = node.hashed.map(|hashed| hashed.content.0);
+            let content = content.as_ref().map_or(&[][..], |content| &content[..8]);
+            ("file", cache::digest::hex(content))
+        }
+        SourceKind::Symlink(target) => ("link", digest(target)),
+        SourceKind::CharDevice(..) | SourceKind::BlockDevice(..) => ("device", String::new()),
+        SourceKind::Fifo => ("pipe", String::new()),
+        SourceKind::Socket => ("socket", String::new()),
+    };
+    let (mode, uid, gid) = (entry.mode, entry.uid, entry.gid);
+    format!("{kind} {mode:04o} {uid}:{gid} {content}")
 }
 
 fn add_options(key: &mut KeyBuilder, copy: &SelectedCopy) {

@@ -30,7 +30,7 @@ pub(crate) fn layer(fetching: &Fetching<'_>, op: &GitOp) -> Result<DiffId, StepE
     let git = Git::new(fetching, &op.remote)?;
     let revision = revision(&git, fetching, op)?;
     let store = Store::open(fetching, &git, &op.remote)?;
-    store.fetch(&revision, &op.remote)?;
+    store.fetch(fetching, &revision, &op.remote)?;
     let tree = fetching.layers.new_tree()?;
     let files = tree.work().join("checkout");
     make_dir(&files)?;
@@ -97,12 +97,18 @@ impl<'a> Store<'a> {
     }
 
     /// Fetches a commit under `refs/build/ID`, unless it is here.
-    fn fetch(&self, revision: &Revision, remote: &str) -> Result<(), StepError> {
+    fn fetch(
+        &self,
+        fetching: &Fetching<'_>,
+        revision: &Revision,
+        remote: &str,
+    ) -> Result<(), StepError> {
         let commit = &revision.commit;
         let kept = format!("refs/build/{commit}");
         if self.resolves(&kept, commit) {
             return Ok(());
         }
+        fetching.may_ask(&format!("{commit} of {}", self.git.shown))?;
         let shallow = [
             "fetch",
             "--quiet",

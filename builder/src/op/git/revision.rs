@@ -62,6 +62,7 @@ pub(super) fn revision(
             if !is_safe(reference) {
                 return Err(GitError::BadReference(reference.to_owned()).into());
             }
+            fetching.may_ask(&format!("{reference} of {}", git.shown))?;
             let run = Run {
                 attempt: "fetch remote",
                 dir: fetching.paths.root(),

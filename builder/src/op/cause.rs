@@ -1,0 +1,220 @@
+//! Which earlier run a missed step is compared with, and what an earlier step's change means for it.
+//!
+//! A step is known again by its text in its stage, else by its place: a line that moved is the same step, and so is a
+//! line that was edited. The cause of a step whose own parts are the same is that of the first step below it that has
+//! one.
+
+use cache::digest::CacheKey;
+use cache::key::builder::{KeyBuilder, Parts};
+use frontend::graph::{Op, VertexId};
+
+use super::error::StepError;
+use super::miss;
+use super::steps::Steps;
+use crate::progress::event::Event;
+
+/// Why a vertex is not what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cause {
+    /// One line.
+    text: String,
+    /// The step that it is about, as written; none for the step itself.
+    step: Option<String>,
+}
+
+impl Cause {
+    /// As told of the step itself.
+    fn line(&self) -> String {
+        match &self.step {
+            Some(step) => format!("{} ({step})", self.text),
+            None => self.text.clone(),
+        }
+    }
+}
+
+/// What stands behind the numbers in a vertex's name.
+fn instruction(name: &str) -> &str {
+    match name
+        .strip_prefix('[')
+        .and_then(|name| name.split_once("] "))
+    {
+        Some((_, instruction)) => instruction,
+        None => name,
+    }
+}
+
+impl Steps {
+    /// The names that a step is known by later: its text and its place.
+    fn step_names(&self, id: VertexId) -> [CacheKey; 2] {
+        let vertex = self.vertex(id);
+        let origin = vertex.origin.as_ref();
+        let stage = origin.and_then(|origin| origin.stage.as_deref());
+        let place = vertex.name.split(['/', ']']).next().unwrap_or_default();
+        [("text", instruction(&vertex.name)), ("place", place)].map(|(kind, name)| {
+            let mut key = KeyBuilder::new("last run of a step");
+            key.text("dockerfile", &self.settings.dockerfile)
+                .text("platform", &self.settings.platform)
+                .text("stage", stage.unwrap_or_default())
+                .text(kind, name);
+            key.finish()
+        })
+    }
+
+    /// Notes that a step's last result is filed under a key.
+    pub(super) fn remember_step(&self, id: VertexId, key: &CacheKey) -> Result<(), StepError> {
+        for name in self.step_names(id) {
+            if self.remembered_key(&name)?.as_ref() != Some(key) {
+                self.remember_key(&name, key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says why a vertex must run: what changed since the same step last ran.
+    pub(super) fn explain_miss(
+        &self,
+        id: VertexId,
+        key: &CacheKey,
+        parts: &Parts,
+    ) -> Result<(), StepError> {
+        let cause = self.cause_of_miss(id, key, parts)?;
+        self.events.emit(Event::CacheMiss {
+            vertex: self.reference(id),
+            reason: cause.line(),
+        });
+        self.keep_cause(id, cause);
+        Ok(())
+    }
+
+    fn cause_of_miss(
+        &self,
+        id: VertexId,
+        key: &CacheKey,
+        parts: &Parts,
+    ) -> Result<Cause, StepError> {
+        let own = |text: &str| Cause {
+            text: text.to_owned(),
+            step: None,
+        };
+        if self.ignores_cache(id) {
+            return Ok(own("the cache is ignored for it (--no-cache)"));
+        }
+        let mut is_known = false;
+        for name in self.step_names(id) {
+            let Some(last) = self.remembered_key(&name)? else {
+                continue;
+            };
+            is_known = true;
+            if last == *key {
+                break;
+            }
+            if let Some(record) = self.keys.lookup(&last)? {
+                let found = miss::differences(parts, &record.parts, &self.settings.args);
+                return Ok(self.cause_of_differences(id, &found));
+            }
+        }
+        if !is_known {
+            return Ok(own("it has not run before"));
+        }
+        let below = self.cause_below(id);
+        Ok(below.unwrap_or_else(|| own("its result is no longer in the store")))
+    }
+
+    /// Why a step would run whatever the steps below it make; `None` if only those tell.
+    pub(crate) fn preview(&self, id: VertexId) -> Result<Option<String>, StepError> {
+        let parts = match &self.vertex(id).op {
+            Op::File(op) => super::file::preview(self, id, op)?,
+            Op::Exec(op) if op.mounts.is_empty() => {
+                super::exec_key::exec_key(op, None, &self.settings.platform, &[]).1
+            }
+            Op::Exec(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Merge(_) => {
+                return Ok(None);
+            }
+        };
+        if self.ignores_cache(id) {
+            return Ok(Some("the cache is ignored for it (--no-cache)".to_owned()));
+        }
+        for name in self.step_names(id) {
+            let Some(last) = self.remembered_key(&name)? else {
+                continue;
+            };
+            return Ok(match self.keys.lookup(&last)? {
+                Some(record) => {
+                    miss::differences(&parts, &record.parts, &self.settings.args).line()
+                }
+                None => Some("its result is no longer in the store".to_owned()),
+            });
+        }
+        Ok(Some("it has not run before".to_owned()))
+    }
+
+    fn cause_of_differences(&self, id: VertexId, found: &miss::Differences) -> Cause {
+        let below = || self.cause_below(id);
+        let own = |text: String| Cause { text, step: None };
+        match (found.line(), found.has_other_base) {
+            (Some(line), _) => own(line),
+            (None, true) => {
+                below().unwrap_or_else(|| own("an earlier step has another result".to_owned()))
+            }
+            (None, false) => below().unwrap_or_else(|| {
+                own(
+                    "what it is copied onto, or its result in the store, is not what it was"
+                        .to_owned(),
+                )
+            }),
+        }
+    }
+
+    /// The cause of the nearest step below that has one.
+    fn cause_below(&self, id: VertexId) -> Option<Cause> {
+        let inputs = &self.vertex(id).inputs;
+        inputs.iter().find_map(|input| {
+            let cause = self.cause(*input);
+            cause.map(|cause| Cause {
+                step: cause
+                    .step
+                    .or_else(|| Some(instruction(&self.vertex(*input).name).to_owned())),
+                ..cause
+            })
+        })
+    }
+
+    fn cause(&self, id: VertexId) -> Option<Cause> {
+        self.kept_cause(id).or_else(|| self.cause_below(id))
+    }
+
+    /// What was found out about a vertex, as one line.
+    pub(crate) fn reason(&self, id: VertexId) -> Option<String> {
+        self.kept_cause(id).map(|cause| cause.line())
+    }
+
+    /// Tells that an image is another than the last time this Dockerfile was built.
+    pub(super) fn explain_image(&self, id: VertexId) -> Result<(), StepError> {
+        let Op::Image(op) = &self.vertex(id).op else {
+            return Ok(());
+        };
+        let mut name = KeyBuilder::new("last manifest of an image");
+        name.text("dockerfile", &self.settings.dockerfile)
+            .text("reference", &op.reference)
+            .text("platform", &op.platform.to_string());
+        let name = name.finish();
+        let before = self.keys.memo(&name)?;
+        if before.as_deref() == Some(op.manifest.as_bytes()) {
+            return Ok(());
+        }
+        self.keys
+            .remember(&name, op.manifest.as_bytes(), self.now_ms())?;
+        let Some(before) = before else {
+            return Ok(());
+        };
+        let short = |digest: &str| digest.chars().take(19).collect::<String>();
+        let before = short(&String::from_utf8_lossy(&before));
+        let text = format!("tag moved {before}… → {}…", short(&op.manifest));
+        self.events.emit(Event::CacheMiss {
+            vertex: self.reference(id),
+            reason: text.clone(),
+        });
+        self.keep_cause(id, Cause { text, step: None });
+        Ok(())
+    }
+}

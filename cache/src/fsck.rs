@@ -1,0 +1,160 @@
+//! Checks everything in the store against the digests it is filed under, and drops what is not what it says.
+//!
+//! Dropping is always safe: what is gone is made or fetched again. Only an image whose documents are damaged is lost, and
+//! is told so.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::blob::dir::DirStore;
+use crate::digest::{CacheKey, DiffId, Digest};
+use crate::disk::{DiskError, Needs};
+use crate::io::{Attempt, names_in};
+use crate::key::index::Keys;
+use crate::lease::Lease;
+use crate::root::StatePaths;
+use crate::snapshot::contents;
+use crate::snapshot::store::{LayerStore, Reader};
+use crate::tag::Sources;
+
+/// Something that was not what it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is: `blob sha256:…`, `layer sha256:…`.
+    pub what: String,
+    /// What is wrong, and what was done about it.
+    pub finding: &'static str,
+}
+
+/// What a check came to.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// Blobs looked at.
+    pub blobs: usize,
+    /// Layers looked at.
+    pub layers: usize,
+    /// Records looked at.
+    pub records: usize,
+    /// What was wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Checks a store. Running builds are not disturbed unless they use what is damaged.
+pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked, DiskError> {
+    let lease = Lease::acquire(paths)?;
+    let mut checked = Checked::default();
+    check_blobs(paths, &mut checked)?;
+    let store = LayerStore::open_in(paths, lease.work()?, reader.clone())?;
+    let mut whole = BTreeSet::new();
+    for layer in contents::all(paths)?.into_keys() {
+        checked.layers += 1;
+        let (is_whole, findings) = store.check(&layer)?;
+        if is_whole {
+            whole.insert(layer.clone());
+        }
+        checked
+            .problems
+            .extend(findings.into_iter().map(|finding| Problem {
+                what: format!("layer {layer}"),
+                finding,
+            }));
+    }
+    check_records(paths, keys, &whole, &mut checked)?;
+    check_tags(paths, &whole, &mut checked)?;
+    Ok(checked)
+}
+
+fn check_blobs(paths: &StatePaths, checked: &mut Checked) -> Result<(), DiskError> {
+    let blobs = DirStore::new(paths);
+    for name in names_in(&paths.blobs())? {
+        checked.blobs += 1;
+        let name = name.to_string_lossy();
+        let digest = format!("sha256:{name}").parse::<Digest>();
+        let is_intact = match &digest {
+            Ok(digest) => blobs.is_intact(digest)?,
+            Err(_) => false,
+        };
+        if !is_intact {
+            let path = paths.blobs().join(&*name);
+            fs::remove_file(&path).attempt("remove", &path)?;
+            checked.problems.push(Problem {
+                what: format!("blob sha256:{name}"),
+                finding: "has other bytes than its digest says: removed",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a layer can still be had.
+fn can_be_had(
+    sources: &Sources,
+    whole: &BTreeSet<DiffId>,
+    layer: &DiffId,
+) -> Result<bool, DiskError> {
+    Ok(whole.contains(layer) || !sources.of(layer)?.is_empty())
+}
+
+fn check_records(
+    paths: &StatePaths,
+    keys: &Keys,
+    whole: &BTreeSet<DiffId>,
+    checked: &mut Checked,
+) -> Result<(), DiskError> {
+    let sources = Sources::new(paths);
+    let mut bad: Vec<CacheKey> = Vec::new();
+    for record in keys.uses()? {
+        checked.records += 1;
+        // A pulled base may be in an OCI layout that only the next build names; what the step made may not.
+        let top = record.layers.last();
+        let is_had = match top {
+            Some(top) => can_be_had(&sources, whole, top)?,
+            None => true,
+        };
+        let finding = match keys.lookup(&record.key)? {
+            None => "is damaged: removed",
+            Some(_) if !is_had => "names a layer that is gone: removed",
+            Some(_) => continue,
+        };
+        bad.push(record.key);
+        checked.problems.push(Problem {
+            what: format!("record of {}", record.name),
+            finding,
+        });
+    }
+    if !bad.is_empty() {
+        keys.forget_all(&bad, 0)?;
+    }
+    Ok(())
+}
+
+fn check_tags(
+    paths: &StatePaths,
+    whole: &BTreeSet<DiffId>,
+    checked: &mut Checked,
+) -> Result<(), DiskError> {
+    let needs = Needs::of(paths)?;
+    let sources = Sources::new(paths);
+    let blobs = DirStore::new(paths);
+    for (digest, tags) in &needs.blobs {
+        if blobs.size(digest)?.is_none() {
+            for tag in tags {
+                checked.problems.push(Problem {
+                    what: format!("image {tag}"),
+                    finding: "lacks a blob; build or pull it again",
+                });
+            }
+        }
+    }
+    for (layer, tags) in &needs.layers {
+        if !can_be_had(&sources, whole, layer)? {
+            for tag in tags {
+                checked.problems.push(Problem {
+                    what: format!("image {tag}"),
+                    finding: "lacks a layer; build it again",
+                });
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,445 @@
+//! Collections: what may go, in which order, and taking it away under the feet of running builds.
+//!
+//! # What never goes
+//!
+//! Images that have a tag (their config, manifest and layers), what a running build pins, and cache mounts that a step
+//! uses.
+//!
+//! # Order
+//!
+//! Least benefit first: time saved per byte, halved for each week without use. A layer that others were built on goes
+//! after them. With a layer go the records that name it, first of all: a look-up never finds half of a result.
+//!
+//! # Concurrency
+//!
+//! Each batch holds `gate` alone, looks again at what is pinned, forgets records, and renames trees into the collection's
+//! own work directory, where they are deleted after the gate is open again. A build pins before it looks whether
+//! something is there (`lease`), so what it finds stays. A killed collection leaves work that the next build removes.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::claim::open_lock_file;
+use crate::digest::{CacheKey, DiffId, Digest};
+use crate::disk::{Disk, DiskError, Item, Kind, Needs, changed_ms, file_system};
+use crate::io::{Attempt, IoError, STAGED_PREFIX, names_in, read_if_present, write_whole};
+use crate::key::index::Keys;
+use crate::lease::{self, Lease};
+use crate::root::StatePaths;
+use crate::snapshot::contents;
+
+/// Items removed while the gate is held once.
+const BATCH: usize = 64;
+
+/// What nobody refers to may be half of something that is being made; after this long it is not.
+const YOUNG_MS: u64 = 3_600_000;
+
+/// A benefit halves in this time without use.
+const HALF_LIFE_MS: u64 = 7 * 86_400_000;
+
+/// Memos go after this long without use.
+const MEMO_AGE_MS: u64 = 60 * 86_400_000;
+
+/// The largest share of a disk, and the most bytes, that a store has if nothing else is said.
+const DEFAULT_SHARE: u64 = 10;
+const DEFAULT_MOST: u64 = 50_000_000_000;
+
+/// A store below this is never collected by itself: on a small disk a tenth would not hold one base image.
+const DEFAULT_LEAST: u64 = 1_000_000_000;
+
+/// What a collection takes.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Only as much as brings the store down to this many bytes; everything that may go if nothing is said.
+    pub most_bytes: Option<u64>,
+    /// Nothing that was of use since, in milliseconds since the Unix epoch.
+    pub used_before_ms: Option<u64>,
+    /// Only these kinds; all if empty.
+    pub kinds: BTreeSet<Kind>,
+    /// Only what has this in its name or id.
+    pub name: Option<String>,
+    /// Also stat caches of contexts: they cost a re-reading of the context.
+    pub takes_contexts: bool,
+}
+
+/// What a collection did.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// What went.
+    pub removed: Vec<Item>,
+    /// Bytes in the store afterwards.
+    pub left_bytes: u64,
+    /// What could not go, and why not.
+    pub pinned: Vec<Item>,
+}
+
+impl Collected {
+    /// Bytes that were freed.
+    pub fn freed_bytes(&self) -> u64 {
+        self.removed.iter().map(|item| item.bytes).sum()
+    }
+}
+
+/// How big the store was when it was last measured.
+#[derive(Serialize, Deserialize)]
+struct Usage {
+    bytes: u64,
+    used_on_disk: u64,
+}
+
+/// The cap of a store if nothing else is said: the smaller of a tenth of its disk and 50 GB, but 1 GB at least.
+pub fn default_cap(paths: &StatePaths) -> Result<u64, IoError> {
+    let (all, _) = file_system(paths.root())?;
+    Ok((all / DEFAULT_SHARE).clamp(DEFAULT_LEAST, DEFAULT_MOST))
+}
+
+/// Collects if the store may be above its cap. Costs two small reads while it is clearly below.
+pub fn collect_above(
+    paths: &StatePaths,
+    keys: &Keys,
+    cap: u64,
+    now_ms: u64,
+) -> Result<Option<Collected>, DiskError> {
+    let (_, used) = file_system(paths.root())?;
+    if used < cap {
+        return Ok(None);
+    }
+    let usage = read_if_present(&paths.usage())?;
+    let usage: Option<Usage> = usage.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(usage) = usage {
+        // The store grew by no more than its disk, as far as nobody else freed something there: hence the margin.
+        let most = usage.bytes + used.saturating_sub(usage.used_on_disk);
+        if most < cap - cap / 10 {
+            return Ok(None);
+        }
+    }
+    let policy = Policy {
+        most_bytes: Some(cap),
+        ..Policy::default()
+    };
+    collect(paths, keys, &policy, now_ms).map(Some)
+}
+
+/// Collects.
+pub fn collect(
+    paths: &StatePaths,
+    keys: &Keys,
+    policy: &Policy,
+    now_ms: u64,
+) -> Result<Collected, DiskError> {
+    let lease = Lease::acquire(paths)?;
+    sweep_leftovers(paths, now_ms)?;
+    let disk = Disk::survey(paths, keys)?;
+    let mut collected = Collected {
+        left_bytes: disk.bytes(),
+        ..Collected::default()
+    };
+    let mut queue = Queue::new(&disk, policy, now_ms);
+    let enough = |left: u64| policy.most_bytes.is_some_and(|most| left <= most);
+    while !enough(collected.left_bytes) {
+        let mut batch = Vec::new();
+        let mut left = collected.left_bytes;
+        while batch.len() < BATCH && !enough(left) {
+            let Some(number) = queue.next() else { break };
+            left = left.saturating_sub(disk.items[number].bytes);
+            batch.push(number);
+        }
+        if batch.is_empty() {
+            break;
+        }
+        let oldest_memo = now_ms.saturating_sub(MEMO_AGE_MS);
+        let removed = remove_batch(paths, keys, &disk, &batch, &lease, oldest_memo)?;
+        for number in removed {
+            let item = disk.items[number].clone();
+            collected.left_bytes = collected.left_bytes.saturating_sub(item.bytes);
+            collected.removed.push(item);
+        }
+    }
+    collected.pinned = disk
+        .items
+        .into_iter()
+        .filter(|item| !item.pins.is_empty())
+        .collect();
+    drop(lease);
+    let (_, used_on_disk) = file_system(paths.root())?;
+    let usage = Usage {
+        bytes: collected.left_bytes,
+        used_on_disk,
+    };
+    let bytes = serde_json::to_vec(&usage).unwrap_or_default();
+    write_whole(&paths.usage(), &bytes)?;
+    Ok(collected)
+}
+
+/// Removes what a look at tags and leases, with the gate closed, still lets go; gives what went.
+fn remove_batch(
+    paths: &StatePaths,
+    keys: &Keys,
+    disk: &Disk,
+    batch: &[usize],
+    lease: &Lease,
+    oldest_memo_ms: u64,
+) -> Result<Vec<usize>, DiskError> {
+    let trash = lease.work()?;
+    let gate = open_lock_file(&paths.gate())?;
+    rustix::fs::flock(&gate, rustix::fs::FlockOperation::LockExclusive)
+        .attempt("lock", &paths.gate())?;
+    let needs = Needs::of(paths)?;
+    let is_free = |number: &usize| match disk.items.get(*number) {
+        Some(item) => !is_needed(item, disk, &needs),
+        None => false,
+    };
+    let going: Vec<usize> = batch.iter().copied().filter(is_free).collect();
+    let layers: BTreeSet<&str> = going
+        .iter()
+        .filter_map(|number| disk.items.get(*number))
+        .filter(|item| item.kind == Kind::Layer)
+        .map(|item| item.name.as_str())
+        .collect();
+    let names_one = |layer: &DiffId| layers.contains(layer.to_string().as_str());
+    let forgotten: Vec<CacheKey> = disk
+        .records
+        .iter()
+        .filter(|record| record.layers.iter().any(names_one))
+        .map(|record| record.key)
+        .collect();
+    keys.forget_all(&forgotten, oldest_memo_ms)?;
+    for number in &going {
+        if let Some(item) = disk.items.get(*number) {
+            remove(paths, disk, item, &trash)?;
+        }
+    }
+    drop(gate);
+    for name in names_in(&trash)? {
+        fs::remove_dir_all(trash.join(name)).ok();
+    }
+    Ok(going)
+}
+
+fn layer_of(item: &Item) -> Option<DiffId> {
+    item.name.parse::<Digest>().ok().map(DiffId)
+}
+
+fn is_needed(item: &Item, disk: &Disk, needs: &Needs) -> bool {
+    let needs_blob =
+        |blob: &Digest| needs.blobs.contains_key(blob) || needs.pinned.blobs.contains(blob);
+    match item.kind {
+        Kind::Layer => layer_of(item).is_none_or(|layer| {
+            let mut blobs = disk.layers.get(&layer).into_iter().flat_map(|c| &c.blobs);
+            needs.layers.contains_key(&layer)
+                || needs.pinned.layers.contains(&layer)
+                || blobs.any(needs_blob)
+        }),
+        Kind::Blob | Kind::Image => item.name.parse().is_ok_and(|digest| needs_blob(&digest)),
+        Kind::Chunk | Kind::CacheMount | Kind::Context | Kind::Log => false,
+        Kind::Database | Kind::Work | Kind::Other => true,
+    }
+}
+
+fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<(), DiskError> {
+    let unlink = |path: &Path| match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).attempt("remove", path)
+        }
+        Ok(()) | Err(_) => Ok(()),
+    };
+    match item.kind {
+        Kind::Layer => {
+            if let Some(layer) = layer_of(item)
+                && let Some(contents) = disk.layers.get(&layer)
+            {
+                contents::remove(paths, &layer, contents, trash)?;
+            }
+        }
+        Kind::Blob | Kind::Image => {
+            if let Ok(digest) = item.name.parse::<Digest>() {
+                unlink(&paths.blob(&digest))?;
+            }
+        }
+        Kind::Chunk => unlink(&paths.chunks().join(&item.name))?,
+        Kind::Context => unlink(&paths.contexts().join(&item.name))?,
+        Kind::Log => {
+            let path = paths.logs().join(&item.name);
+            match path.is_dir() {
+                true => fs::remove_dir_all(&path).attempt("remove", &path)?,
+                false => unlink(&path)?,
+            }
+        }
+        Kind::CacheMount => crate::mounts::discard(&paths.cache_mounts().join(&item.name))?,
+        Kind::Database | Kind::Work | Kind::Other => {}
+    }
+    Ok(())
+}
+
+/// Removes what crashes left: leases of the dead, temporary files, trees without a layer, layers without a record.
+fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
+    lease::sweep(paths)?;
+    let is_old = |path: &Path| changed_ms(path) + YOUNG_MS < now_ms;
+    let folders = [
+        paths.root().to_owned(),
+        paths.blobs(),
+        paths.tags(),
+        paths.references(),
+        paths.sources(),
+        paths.chunks(),
+        paths.contexts(),
+    ];
+    for folder in folders {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_chunk = folder == paths.chunks();
+            let is_staged = name
+                .as_encoded_bytes()
+                .starts_with(STAGED_PREFIX.as_bytes())
+                || (is_chunk && name.as_encoded_bytes().starts_with(b"."));
+            if is_staged && is_old(&entry.path()) {
+                fs::remove_file(entry.path()).ok();
+            }
+        }
+    }
+    let layers = contents::all(paths)?;
+    let known: BTreeSet<&String> = layers.values().flat_map(|layer| &layer.trees).collect();
+    for name in names_in(&paths.trees())? {
+        let name = name.to_string_lossy().into_owned();
+        let path = paths.trees().join(&name);
+        let id = name.strip_suffix(".id").unwrap_or(&name);
+        if known.iter().any(|known| *known == id) || !is_old(&path) {
+            continue;
+        }
+        match path.is_dir() {
+            true => fs::remove_dir_all(&path).ok(),
+            false => fs::remove_file(&path).ok(),
+        };
+    }
+    for name in names_in(&paths.layers())? {
+        let path = paths.layers().join(&name);
+        let digest = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>();
+        let is_known = digest.is_ok_and(|digest| layers.contains_key(&DiffId(digest)));
+        if !is_known && is_old(&path) {
+            fs::remove_dir_all(&path).ok();
+        }
+    }
+    Ok(())
+}
+
+/// What may go, least benefit first, children before parents.
+struct Queue<'a> {
+    disk: &'a Disk,
+    heap: BinaryHeap<Reverse<(u128, u64, usize)>>,
+    /// Of each layer, how many records have it below their top one.
+    above: BTreeMap<&'a DiffId, usize>,
+    /// Records by their top layer.
+    tops: BTreeMap<&'a DiffId, Vec<usize>>,
+    numbers: BTreeMap<DiffId, usize>,
+    candidates: BTreeSet<usize>,
+    now_ms: u64,
+}
+
+impl<'a> Queue<'a> {
+    fn new(disk: &'a Disk, policy: &Policy, now_ms: u64) -> Self {
+        let mut queue = Self {
+            disk,
+            heap: BinaryHeap::new(),
+            above: BTreeMap::new(),
+            tops: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            candidates: BTreeSet::new(),
+            now_ms,
+        };
+        for (number, record) in disk.records.iter().enumerate() {
+            let Some((top, below)) = record.layers.split_last() else {
+                continue;
+            };
+            queue.tops.entry(top).or_default().push(number);
+            for layer in distinct(below, top) {
+                *queue.above.entry(layer).or_default() += 1;
+            }
+        }
+        for (number, item) in disk.items.iter().enumerate() {
+            if !may_go(item, policy, now_ms) {
+                continue;
+            }
+            queue.candidates.insert(number);
+            match layer_of(item).filter(|_| item.kind == Kind::Layer) {
+                None => queue.push(number),
+                Some(layer) => {
+                    if queue.above.get(&layer).is_none_or(|count| *count == 0) {
+                        queue.push(number);
+                    }
+                    queue.numbers.insert(layer, number);
+                }
+            }
+        }
+        queue
+    }
+
+    fn push(&mut self, number: usize) {
+        if let Some(item) = self.disk.items.get(number) {
+            let benefit = benefit(item, self.now_ms);
+            self.heap.push(Reverse((benefit, item.used_ms, number)));
+        }
+    }
+
+    /// The next to go. What only it was built on may go after it.
+    fn next(&mut self) -> Option<usize> {
+        let Reverse((_, _, number)) = self.heap.pop()?;
+        let item = self.disk.items.get(number)?;
+        let layer = layer_of(item).filter(|_| item.kind == Kind::Layer);
+        let records = layer.and_then(|layer| self.tops.remove(&layer));
+        for record in records.into_iter().flatten() {
+            let layers = self.disk.records.get(record).map(|r| &r.layers);
+            let Some((top, below)) = layers.and_then(|layers| layers.split_last()) else {
+                continue;
+            };
+            for layer in distinct(below, top) {
+                let count = self.above.entry(layer).or_default();
+                *count = count.saturating_sub(1);
+                if *count == 0
+                    && let Some(parent) = self.numbers.get(layer).copied()
+                    && self.candidates.contains(&parent)
+                {
+                    self.push(parent);
+                }
+            }
+        }
+        Some(number)
+    }
+}
+
+fn distinct<'a>(below: &'a [DiffId], top: &DiffId) -> BTreeSet<&'a DiffId> {
+    below.iter().filter(|layer| *layer != top).collect()
+}
+
+fn may_go(item: &Item, policy: &Policy, now_ms: u64) -> bool {
+    let is_wanted = policy.kinds.is_empty() || policy.kinds.contains(&item.kind);
+    let is_unused = policy
+        .used_before_ms
+        .is_none_or(|before| item.used_ms < before);
+    let is_named = policy
+        .name
+        .as_ref()
+        .is_none_or(|name| item.name.contains(name.as_str()));
+    let is_kind = match item.kind {
+        Kind::Layer | Kind::Chunk | Kind::CacheMount | Kind::Log => true,
+        // It may be about to be referred to.
+        Kind::Blob | Kind::Image => item.used_ms + YOUNG_MS < now_ms || item.bytes == 0,
+        Kind::Context => policy.takes_contexts,
+        Kind::Database | Kind::Work | Kind::Other => false,
+    };
+    is_wanted && is_unused && is_named && is_kind && item.pins.is_empty()
+}
+
+/// Milliseconds saved per gigabyte, halved for each week without use.
+fn benefit(item: &Item, now_ms: u64) -> u128 {
+    let weeks = now_ms.saturating_sub(item.used_ms) / HALF_LIFE_MS;
+    let saved = u128::from(item.cost_ms) * 1_000_000_000 / u128::from(item.bytes.max(1));
+    saved >> weeks.min(127)
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -1,0 +1,239 @@
+use std::fs;
+
+use super::*;
+use crate::digest::CacheKey;
+use crate::key::builder::Parts;
+use crate::key::record::Record;
+use crate::layer::freeze::{FreezeOptions, freeze};
+use crate::layer::sink::nowhere;
+use crate::layer::stack::LayerStack;
+use crate::snapshot::format::TreeFormat;
+use crate::snapshot::store::LayerStore;
+use crate::tag::{Images, Tag};
+
+/// Later than every file the tests make.
+const NOW: u64 = 9_000_000_000_000;
+
+struct Place {
+    _dir: tempfile::TempDir,
+    paths: StatePaths,
+    keys: Keys,
+}
+
+impl Place {
+    fn new() -> Self {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        Self {
+            keys: Keys::new(&paths),
+            paths,
+            _dir: dir,
+        }
+    }
+
+    /// A layer with a file of so many kilobytes.
+    fn layer(&self, name: &str, kilobytes: usize) -> DiffId {
+        let store = LayerStore::open(&self.paths).unwrap();
+        let active = store.new_tree().unwrap();
+        let text = name.repeat(kilobytes * 1024 / name.len());
+        fs::write(active.upper().join("file"), text).unwrap();
+        let options = FreezeOptions {
+            xattrs: TreeFormat::Native.xattrs(),
+            clamp_mtime: Some(0),
+        };
+        let stack = LayerStack::default();
+        let frozen = freeze(active.upper(), &stack, &mut nowhere(), options).unwrap();
+        let (diff_id, size) = (frozen.diff_id, frozen.size);
+        let format = TreeFormat::Native;
+        let layer = store.commit(active, frozen.index, &diff_id, size, &format);
+        layer.unwrap().diff_id().clone()
+    }
+
+    fn record(&self, name: &str, layers: &[&DiffId], cost_ms: u64, used_ms: u64) -> CacheKey {
+        let key = CacheKey(*blake3::hash(name.as_bytes()).as_bytes());
+        let record = Record {
+            layers: layers.iter().map(|layer| (*layer).clone()).collect(),
+            step: name.to_owned(),
+            name: name.to_owned(),
+            created_ms: used_ms,
+            cost_ms,
+            parts: Parts::default(),
+        };
+        self.keys.record(&key, &record).unwrap();
+        key
+    }
+
+    fn tag(&self, layers: &[&DiffId]) {
+        use crate::blob::BlobStore as _;
+        let config = serde_json::json!({ "rootfs": { "diff_ids": layers } }).to_string();
+        let blobs = crate::blob::dir::DirStore::new(&self.paths);
+        let mut writer = blobs.writer().unwrap();
+        std::io::Write::write_all(&mut writer, config.as_bytes()).unwrap();
+        let (config, _) = writer.commit(None).unwrap();
+        let tag = Tag {
+            name: "app:1".into(),
+            config,
+            manifest: None,
+            tagged_ms: 0,
+        };
+        Images::new(&self.paths).tag(&tag).unwrap();
+    }
+
+    fn has(&self, layer: &DiffId) -> bool {
+        let found = LayerStore::open(&self.paths).unwrap().layer(layer);
+        let found = found.unwrap();
+        found.is_some_and(|layer| layer.tree(&TreeFormat::Native).is_some())
+    }
+
+    fn prune(&self, policy: &Policy) -> Collected {
+        collect(&self.paths, &self.keys, policy, NOW).unwrap()
+    }
+
+    fn bytes(&self) -> u64 {
+        Disk::survey(&self.paths, &self.keys).unwrap().bytes()
+    }
+}
+
+#[test]
+fn a_survey_accounts_for_what_du_counts() {
+    let place = Place::new();
+    let layer = place.layer("a", 700);
+    place.record("a", &[&layer], 5, 7);
+    fs::create_dir_all(place.paths.chunks()).unwrap();
+    fs::write(place.paths.chunks().join("ab"), vec![1; 300_000]).unwrap();
+    let counted = std::process::Command::new("du")
+        .args(["-s", "-B1"])
+        .arg(place.paths.root())
+        .output()
+        .unwrap();
+    let counted = String::from_utf8(counted.stdout).unwrap();
+    let counted: u64 = counted.split_whitespace().next().unwrap().parse().unwrap();
+    let ours = place.bytes();
+    assert!(ours.abs_diff(counted) * 100 <= counted, "{ours} {counted}");
+}
+
+#[test]
+fn tagged_and_pinned_layers_stay_and_all_else_goes() {
+    let place = Place::new();
+    let (tagged, pinned, free) = (
+        place.layer("t", 8),
+        place.layer("p", 8),
+        place.layer("f", 8),
+    );
+    let kept = place.record("tagged", &[&tagged], 1, 1);
+    let gone = place.record("free", &[&free], 1000, 1);
+    place.tag(&[&tagged]);
+    let build = Lease::acquire(&place.paths).unwrap();
+    build.pin(&pinned).unwrap();
+    let collected = place.prune(&Policy::default());
+    assert!(place.has(&tagged) && place.has(&pinned) && !place.has(&free));
+    assert!(place.keys.lookup(&kept).unwrap().is_some());
+    assert!(place.keys.lookup(&gone).unwrap().is_none());
+    assert!(collected.freed_bytes() > 8192);
+    let pins: Vec<&String> = collected
+        .pinned
+        .iter()
+        .flat_map(|item| &item.pins)
+        .collect();
+    assert!(pins.iter().any(|pin| *pin == "image app:1"), "{pins:?}");
+    assert!(pins.iter().any(|pin| *pin == "a running build"), "{pins:?}");
+    let trees = names_in(&place.paths.trees()).unwrap();
+    assert_eq!(trees.len(), 4, "two trees with their markers: {trees:?}");
+    // What the collection itself wrote is not in its figure.
+    assert!(collected.left_bytes.abs_diff(place.bytes()) <= 32_768);
+}
+
+#[test]
+fn children_go_before_parents_and_least_benefit_first() {
+    let place = Place::new();
+    let base = place.layer("b", 4);
+    let cheap = place.layer("c", 64);
+    let dear = place.layer("d", 64);
+    place.record("base", &[&base], 0, NOW);
+    place.record("cheap", &[&base, &cheap], 10, NOW);
+    place.record("dear", &[&base, &dear], 60_000, NOW);
+    let policy = |most_bytes| Policy {
+        most_bytes: Some(most_bytes),
+        ..Policy::default()
+    };
+    // The base saves nothing, but others stand on it.
+    let collected = place.prune(&policy(place.bytes() - 1));
+    let removed: Vec<&str> = collected.removed.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(removed, [cheap.to_string()]);
+    let collected = place.prune(&policy(0));
+    let removed: Vec<&str> = collected.removed.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(removed, [dear.to_string(), base.to_string()]);
+    assert!(place.keys.uses().unwrap().is_empty());
+}
+
+#[test]
+fn what_was_used_lately_is_kept() {
+    let place = Place::new();
+    let (old, new) = (place.layer("o", 4), place.layer("n", 4));
+    place.record("old", &[&old], 9, 1_000);
+    place.record("new", &[&new], 9, 9_000);
+    place.prune(&Policy {
+        used_before_ms: Some(5_000),
+        ..Policy::default()
+    });
+    assert!(!place.has(&old) && place.has(&new));
+}
+
+#[test]
+fn leftovers_of_crashes_go_when_they_are_old() {
+    let place = Place::new();
+    for folder in [place.paths.blobs(), place.paths.trees()] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let staged = place.paths.blobs().join(".tmp-77-0");
+    let orphan = place.paths.trees().join("0badcafe");
+    let nameless = place.paths.layer(&DiffId(Digest::of(b"x")));
+    fs::write(&staged, "half").unwrap();
+    fs::create_dir(&orphan).unwrap();
+    fs::create_dir_all(&nameless).unwrap();
+    sweep_leftovers(&place.paths, 0).unwrap();
+    assert!(staged.exists() && orphan.exists() && nameless.exists());
+    sweep_leftovers(&place.paths, NOW).unwrap();
+    assert!(!staged.exists() && !orphan.exists() && !nameless.exists());
+}
+
+#[test]
+fn a_cache_mount_in_use_stays() {
+    use crate::claim::Wait;
+    use crate::mounts::{MountRequest, Sharing, Start, acquire};
+    let place = Place::new();
+    let request = |identity: &str| MountRequest {
+        identity: identity.to_owned(),
+        sharing: Sharing::Shared,
+        start: Start::Kept,
+    };
+    let mount = |identity| {
+        let mut taken = acquire(&place.paths, &[request(identity)], Wait::Never)
+            .unwrap()
+            .unwrap();
+        let mut directory = taken.directories.remove(0);
+        fs::write(directory.path().join("f"), "x").unwrap();
+        directory.ready().unwrap();
+        directory
+    };
+    let used = mount("used");
+    let (used_file, idle_file) = (used.path().join("f"), mount("idle").path().join("f"));
+    assert!(used_file.exists() && idle_file.exists());
+    place.prune(&Policy::default());
+    assert!(used_file.exists() && !idle_file.exists());
+    drop(used);
+    place.prune(&Policy::default());
+    assert!(!used_file.exists());
+}
+
+#[test]
+fn a_store_clearly_below_its_cap_is_not_looked_at() {
+    let place = Place::new();
+    let layer = place.layer("l", 4);
+    let above = |cap| collect_above(&place.paths, &place.keys, cap, NOW).unwrap();
+    assert!(above(u64::MAX).is_none());
+    assert!(!place.paths.usage().exists());
+    assert!(above(1).is_some());
+    assert!(!place.has(&layer) && place.paths.usage().exists());
+}

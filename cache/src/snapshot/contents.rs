@@ -1,0 +1,85 @@
+//! What the folders of layers say they have: for surveys, collections and checks. Nothing is verified here.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+
+use super::error::SnapshotError;
+use super::record;
+use crate::digest::{DiffId, Digest};
+use crate::io::names_in;
+use crate::root::StatePaths;
+
+/// What a layer has on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerContents {
+    /// Names of trees.
+    pub trees: Vec<String>,
+    /// Blobs made of it.
+    pub blobs: Vec<Digest>,
+}
+
+/// All layers that have a record.
+pub(crate) fn all(paths: &StatePaths) -> Result<BTreeMap<DiffId, LayerContents>, SnapshotError> {
+    let mut layers = BTreeMap::new();
+    let names = names_in(&paths.layers())
+        .map_err(|error| SnapshotError::io(error.attempt, error.path.clone())(error.source))?;
+    for name in names {
+        let name = name.to_string_lossy();
+        let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else {
+            continue;
+        };
+        let layer = DiffId(digest);
+        match record::read(&paths.layer(&layer)) {
+            Ok(Some(record)) => {
+                let contents = LayerContents {
+                    trees: record.trees.into_values().collect(),
+                    blobs: record.blobs.into_values().map(|blob| blob.digest).collect(),
+                };
+                layers.insert(layer, contents);
+            }
+            Ok(None) | Err(SnapshotError::Record { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(layers)
+}
+
+/// Removes a layer: its record first, so that nobody finds it half gone. Trees are renamed away before they are deleted.
+pub(crate) fn remove(
+    paths: &StatePaths,
+    layer: &DiffId,
+    contents: &LayerContents,
+    trash: &std::path::Path,
+) -> Result<(), SnapshotError> {
+    let folder = paths.layer(layer);
+    let gone = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    };
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    let _locked = record::lock(&folder)?;
+    fs::remove_file(folder.join("layer.json"))
+        .or_else(gone)
+        .map_err(SnapshotError::io("remove", &folder))?;
+    for tree in &contents.trees {
+        let path = paths.trees().join(tree);
+        fs::rename(&path, trash.join(tree))
+            .or_else(gone)
+            .map_err(SnapshotError::io("remove", &path))?;
+        fs::remove_file(paths.trees().join(format!("{tree}.id")))
+            .or_else(gone)
+            .map_err(SnapshotError::io("remove", &path))?;
+    }
+    for blob in &contents.blobs {
+        let path = paths.blob(blob);
+        fs::remove_file(&path)
+            .or_else(gone)
+            .map_err(SnapshotError::io("remove", &path))?;
+    }
+    fs::remove_dir_all(&folder)
+        .or_else(gone)
+        .map_err(SnapshotError::io("remove", &folder))
+}

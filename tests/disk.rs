@@ -1,0 +1,133 @@
+//! What a store holds, and what may go of it.
+
+use crate::support::Place;
+
+fn place() -> Place {
+    let place = Place::with_dockerfile(
+        "FROM busybox\nCOPY big /big\nRUN --mount=type=cache,target=/c head -c 300000 /dev/zero > /c/f && echo x > /x\n",
+    );
+    place.file("big", vec![7; 2_000_000]);
+    place
+}
+
+fn usage(place: &Place) -> serde_json::Value {
+    let told = place.run(["du", "--format=json"]).success();
+    serde_json::from_str(&told.stdout).unwrap()
+}
+
+#[test]
+fn every_byte_is_accounted_for() {
+    let place = place();
+    let file = place.path("image.tar");
+    let output = format!("type=oci,dest={}", file.display());
+    place.build(&["-t", "app", "--output", &output]).success();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let ours = usage(&place)["bytes"].as_u64().unwrap();
+    let counted = std::process::Command::new("du")
+        .args(["-s", "-B1"])
+        .arg(place.path("root"))
+        .output()
+        .unwrap();
+    let counted = String::from_utf8(counted.stdout).unwrap();
+    let counted: u64 = counted.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(ours.abs_diff(counted) * 100 <= counted, "{ours} {counted}");
+    let told = place.run(["du", "--verbose"]).success().stdout;
+    for text in ["1/3] COPY big /big", "cache-mounts", "total"] {
+        assert!(told.contains(text), "{text}\n{told}");
+    }
+}
+
+#[test]
+fn pruning_keeps_tagged_images_and_takes_the_rest() {
+    let place = place();
+    place.build(&["-t", "app"]).success();
+    place.run(["prune"]).success();
+    let kinds = |value: &serde_json::Value| -> Vec<String> {
+        let items = value["items"].as_array().unwrap();
+        items
+            .iter()
+            .map(|item| item["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        kinds(&usage(&place))
+            .iter()
+            .filter(|kind| *kind == "layer")
+            .count(),
+        3
+    );
+    place.build(&[]).success().says("CACHED");
+    place.run(["rm", "app"]).success();
+    place
+        .run(["prune", "--filter", "type=cache-mount"])
+        .success();
+    assert_eq!(
+        kinds(&usage(&place))
+            .iter()
+            .filter(|kind| *kind == "layer")
+            .count(),
+        3
+    );
+    place.run(["prune", "--keep-duration", "1h"]).success();
+    assert_eq!(
+        kinds(&usage(&place))
+            .iter()
+            .filter(|kind| *kind == "layer")
+            .count(),
+        3
+    );
+    let pruned = place.run(["prune", "--force"]).success();
+    assert!(pruned.stdout.contains("freed "), "{}", pruned.stdout);
+    assert_eq!(
+        kinds(&usage(&place))
+            .iter()
+            .filter(|kind| *kind == "layer")
+            .count(),
+        0
+    );
+    assert_eq!(place.image(&[]).text("x"), "x\n");
+}
+
+#[test]
+fn a_store_above_its_cap_shrinks_by_itself() {
+    let place = place();
+    let mut command = place.build_command();
+    command
+        .env("BUILD_MAX_USED_SPACE", "1m")
+        .arg(place.context());
+    crate::support::finish(&mut command).success();
+    let since = std::time::Instant::now();
+    loop {
+        let items = usage(&place);
+        let layers = items["items"].as_array().unwrap().iter();
+        if !layers.clone().any(|item| item["kind"] == "layer") {
+            break;
+        }
+        assert!(since.elapsed().as_secs() < 30, "{items}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(place.image(&[]).text("x"), "x\n");
+}
+
+#[test]
+fn a_cap_below_the_tagged_images_says_who_holds_them() {
+    let place = place();
+    place.build(&["-t", "app"]).success();
+    let pruned = place.run(["prune", "--max-used-space", "100k"]).success();
+    let holder = "needed by image docker.io/library/app:latest";
+    assert!(pruned.stdout.contains(holder), "{}", pruned.stdout);
+    place.build(&[]).success().says("CACHED");
+}
+
+#[test]
+fn wrong_filters_are_refused() {
+    let place = Place::new();
+    place
+        .run(["prune", "--filter", "colour=red"])
+        .failure(2)
+        .says("--filter");
+    place
+        .run(["du", "--format", "xml"])
+        .failure(2)
+        .says("use table or json");
+}

@@ -1,0 +1,219 @@
+//! What a store that was damaged, pruned, or cut off from the world still does: the right thing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::support::registry::Registry;
+use crate::support::{Place, testdata};
+
+const APP: &str = "FROM busybox
+WORKDIR /srv
+COPY src src/
+RUN cat src/a > /built
+RUN --mount=type=cache,target=/c echo x >> /c/n && echo second > /second
+";
+
+/// Files have the time of the epoch, so that what is made again is the same image.
+const SAME: [&str; 1] = ["--build-arg=SOURCE_DATE_EPOCH=1000000000"];
+
+fn place() -> Place {
+    let place = Place::with_dockerfile(APP);
+    place.file("src/a", "one\n");
+    place
+}
+
+fn digest(place: &Place) -> String {
+    let file = place.path("image.tar");
+    let output = format!("type=oci,rewrite-timestamp=true,dest={}", file.display());
+    place
+        .build(&[&SAME[..], &["--output", &output]].concat())
+        .success();
+    crate::support::image::Image::read(&file).digest
+}
+
+/// Waits until no process of a build waits for the disk any more.
+fn settled(place: &Place) {
+    let folder = place.path("root/unsynced");
+    let since = Instant::now();
+    while fs::read_dir(&folder).is_ok_and(|entries| entries.count() > 0) {
+        assert!(since.elapsed() < Duration::from_secs(30), "never settled");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files_below(&entry.path(), found),
+            false => found.push(entry.path()),
+        }
+    }
+}
+
+#[test]
+fn whatever_is_deleted_the_next_build_gives_the_same_image() {
+    let place = place();
+    let root = place.path("root");
+    let first = digest(&place);
+    settled(&place);
+    let folders = [
+        "trees", "layers", "blobs", "work", "chunks", "claims", "contexts", "sources",
+    ];
+    for folder in folders {
+        fs::remove_dir_all(root.join(folder)).ok();
+        assert_eq!(digest(&place), first, "without {folder}");
+        settled(&place);
+    }
+    for file in ["db.sqlite", "db.sqlite-wal", "usage", "gate"] {
+        fs::remove_file(root.join(file)).ok();
+        assert_eq!(digest(&place), first, "without {file}");
+        settled(&place);
+    }
+    // One entry of each folder at a time: every layer, tree and blob is missed once.
+    for folder in ["trees", "layers", "blobs/sha256"] {
+        let entries = fs::read_dir(root.join(folder)).unwrap();
+        let entries: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        for entry in entries {
+            match entry.is_dir() {
+                true => fs::remove_dir_all(&entry).ok(),
+                false => fs::remove_file(&entry).ok(),
+            };
+            assert_eq!(digest(&place), first, "without {}", entry.display());
+            settled(&place);
+        }
+    }
+    place.run(["fsck"]).success();
+}
+
+#[test]
+fn a_tree_that_a_power_cut_tore_is_not_used_after_the_reboot() {
+    let place = place();
+    let first = digest(&place);
+    settled(&place);
+    let root = place.path("root");
+    // As if the machine had stopped before the disk was waited for, and lost what was in flight.
+    for entry in fs::read_dir(root.join("layers")).unwrap() {
+        let path = entry.unwrap().path().join("layer.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("unsynced"), "{text}");
+        let torn = text.replace(
+            "\"trees\"",
+            "\"unsynced\":{\"native\":\"an-earlier-boot\",\"index\":\"an-earlier-boot\"},\"trees\"",
+        );
+        fs::write(path, torn).unwrap();
+    }
+    let mut files = Vec::new();
+    files_below(&root.join("trees"), &mut files);
+    let built = files.iter().find(|path| path.ends_with("built")).unwrap();
+    fs::write(built, "").unwrap();
+    assert_eq!(digest(&place), first);
+    settled(&place);
+    let checked = place.run(["fsck"]).success();
+    assert!(checked.stdout.contains("all well"), "{}", checked.stdout);
+}
+
+#[test]
+fn a_build_that_ran_nothing_leaves_nothing_to_wait_for() {
+    let place = place();
+    place.build(&[]).success();
+    settled(&place);
+    let before = fs::metadata(place.path("root/unsynced"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    place.build(&[]).success();
+    let after = fs::metadata(place.path("root/unsynced"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_flipped_bit_is_found_and_what_was_built_on_it_dropped() {
+    let place = place();
+    place.build(&["-t", "app"]).success();
+    settled(&place);
+    let mut files = Vec::new();
+    files_below(&place.path("root/trees"), &mut files);
+    let built = files.iter().find(|path| path.ends_with("built")).unwrap();
+    fs::write(built, "onf\n").unwrap();
+    let mut blobs = Vec::new();
+    files_below(&place.path("root/blobs"), &mut blobs);
+    blobs.sort_by_key(|path| fs::metadata(path).unwrap().len());
+    let blob = blobs.last().unwrap();
+    let mut bytes = fs::read(blob).unwrap();
+    bytes[100] ^= 1;
+    fs::write(blob, bytes).unwrap();
+    let checked = place.run(["fsck"]).success();
+    for finding in [
+        "has other bytes than its digest says: removed",
+        "has a tree that is not what its diff id says: tree removed",
+        "names a layer that is gone: removed",
+        "image docker.io/library/app:latest lacks a layer; build it again",
+    ] {
+        assert!(
+            checked.stdout.contains(finding),
+            "{finding}\n{}",
+            checked.stdout
+        );
+    }
+    assert_eq!(place.image(&["-t", "app"]).text("built"), "one\n");
+    settled(&place);
+    let checked = place.run(["fsck"]).success();
+    assert!(checked.stdout.contains("all well"), "{}", checked.stdout);
+}
+
+#[test]
+fn an_unchanged_build_needs_no_network() {
+    let registry = Registry::start();
+    let base = registry.name("base:1");
+    registry.fill(&testdata("images/busybox"), "base:1");
+    let place = Place::with_dockerfile(&format!("FROM {base}\nCOPY a /a\nRUN cat /a > /b\n"));
+    place.file("a", "x");
+    let cold = place.build(&["--offline"]).failure(1);
+    let missing = format!("{base} is not in the store, and nobody may be asked for it");
+    cold.says(&missing);
+    place.build(&[]).success();
+    drop(registry);
+    let started = Instant::now();
+    place.build(&["--offline"]).success().says("CACHED");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    for policy in ["--pull=never", "--pull=missing", "--pull=age:24h"] {
+        place
+            .build(&[policy])
+            .success()
+            .does_not_say("cannot be reached");
+    }
+    place.build(&[]).success().says("cannot be reached");
+    let push = format!("type=image,push=true,name={}", base.replace("base", "app"));
+    place
+        .build(&["--offline", "--output", &push])
+        .failure(3)
+        .says("nobody may be asked for it");
+}
+
+#[test]
+fn only_named_stages_run_anew() {
+    let place = Place::with_dockerfile(
+        "FROM busybox AS one\nRUN echo one > /one\nFROM busybox\nRUN echo two > /two\nCOPY --from=one /one /\n",
+    );
+    place.build(&[]).success();
+    let again = place.build(&["--no-cache-filter=one"]).success();
+    let line_after = |text: &str| {
+        let at = again.stderr.find(text).unwrap();
+        let rest = &again.stderr[at..];
+        rest.lines().nth(1).unwrap().to_owned()
+    };
+    assert!(
+        line_after("RUN echo two").ends_with("CACHED"),
+        "{}",
+        again.stderr
+    );
+    assert!(
+        !line_after("RUN echo one").ends_with("CACHED"),
+        "{}",
+        again.stderr
+    );
+}

@@ -1,0 +1,350 @@
+//! Every step that runs again says why: one known cause each.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::support::{Outcome, Place, testdata};
+
+/// The Dockerfile that the causes are tried on.
+const BEFORE: &str = "FROM busybox AS made
+COPY lib /lib-made
+FROM busybox
+ARG VERSION=1.2
+ARG API_TOKEN=one
+ENV MODE=a
+WORKDIR /srv
+COPY package.json ./
+RUN echo install $VERSION > /installed
+COPY --chmod=644 src src
+ADD list.txt /list
+COPY <<EOT /note
+first
+EOT
+RUN --mount=type=bind,source=tools,target=/tools cat /tools/t > /t
+COPY --from=made /lib-made /from-made
+USER 1
+RUN id
+";
+
+fn place() -> Place {
+    let place = Place::with_dockerfile(BEFORE);
+    place
+        .file("package.json", "{}\n")
+        .file("list.txt", "x\n")
+        .file("tools/t", "t\n")
+        .file("lib/l", "l\n");
+    for name in ["a.rs", "b.rs", "c.rs", "d.rs"] {
+        place.file(&format!("src/{name}"), name);
+    }
+    place
+}
+
+fn explained(place: &Place, args: &[&str]) -> Outcome {
+    let mut command = place.build_command();
+    command.args(["--progress=quiet", "--explain"]);
+    crate::support::finish(command.args(args).arg(place.context())).success()
+}
+
+/// A cause: what is done to the place, the flags of the second build, and the line that names it.
+struct Cause {
+    change: fn(&Place),
+    flags: &'static [&'static str],
+    line: &'static str,
+}
+
+fn edit(place: &Place, from: &str, to: &str) {
+    let path = place.context().join("Dockerfile");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from}");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+const CAUSES: [Cause; 30] = [
+    Cause {
+        change: |p| {
+            p.file("package.json", "{ }\n");
+        },
+        flags: &[],
+        line: "COPY package.json ./: package.json changed\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("package.json", "{ }\n");
+        },
+        flags: &[],
+        line: "RUN echo install 1.2 > /installed: package.json changed (COPY package.json ./)\n",
+    },
+    Cause {
+        change: |p| {
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(p.context().join("package.json"), mode).unwrap();
+        },
+        flags: &[],
+        line: "COPY package.json ./: mode of package.json: 0644 → 0755\n",
+    },
+    Cause {
+        change: |p| {
+            std::fs::remove_file(p.context().join("package.json")).unwrap();
+            symlink("list.txt", p.context().join("package.json")).unwrap();
+        },
+        flags: &[],
+        line: "COPY package.json ./: ",
+    },
+    Cause {
+        change: |p| {
+            p.file("src/a.rs", "edited");
+        },
+        flags: &[],
+        line: "COPY --chmod=644 src src: src/a.rs changed\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("src/new.rs", "new");
+        },
+        flags: &[],
+        line: "COPY --chmod=644 src src: src/new.rs is new\n",
+    },
+    Cause {
+        change: |p| std::fs::remove_file(p.context().join("src/d.rs")).unwrap(),
+        flags: &[],
+        line: "COPY --chmod=644 src src: src/d.rs is gone\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("src/a.rs", "1")
+                .file("src/b.rs", "2")
+                .file("src/c.rs", "3");
+            p.file("src/e.rs", "4");
+        },
+        flags: &[],
+        line: "COPY --chmod=644 src src: 3 files changed, 1 added: src/a.rs, src/b.rs, src/c.rs, …\n",
+    },
+    Cause {
+        change: |p| {
+            std::fs::rename(p.context().join("src/a.rs"), p.context().join("src/z.rs")).unwrap();
+        },
+        flags: &[],
+        line: "COPY --chmod=644 src src: 1 file added, 1 removed: src/z.rs, src/a.rs\n",
+    },
+    Cause {
+        change: |p| {
+            p.file(".dockerignore", "src/b.rs\n");
+        },
+        flags: &[],
+        line: "COPY --chmod=644 src src: src/b.rs is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "--chmod=644", "--chmod=600"),
+        flags: &[],
+        line: "COPY --chmod=600 src src: --chmod: 420 → 384\n",
+    },
+    Cause {
+        change: |p| edit(p, "COPY --chmod=644 src src", "COPY --chmod=644 src other"),
+        flags: &[],
+        line: "COPY --chmod=644 src other: destination: /srv/src → /srv/other\n",
+    },
+    Cause {
+        change: |p| edit(p, "COPY package.json", "COPY --chown=7:8 package.json"),
+        flags: &[],
+        line: "COPY --chown=7:8 package.json ./: --chown: absent → 7; --chown is new: 8\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("list.txt", "y\n");
+        },
+        flags: &[],
+        line: "ADD list.txt /list: list.txt changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "first", "second"),
+        flags: &[],
+        line: "COPY <<EOT /note: EOT changed",
+    },
+    Cause {
+        change: |p| {
+            p.file("tools/t", "u\n");
+        },
+        flags: &[],
+        line: "cat /tools/t > /t: mount /tools: tools/t changed\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("lib/l", "m\n");
+        },
+        flags: &[],
+        line: "COPY lib /lib-made: lib/l changed\n",
+    },
+    Cause {
+        change: |p| {
+            p.file("lib/l", "m\n");
+        },
+        flags: &[],
+        line: "COPY --from=made /lib-made /from-made: lib-made/l changed\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--build-arg=VERSION=1.3"],
+        line: "RUN echo install 1.3 > /installed: ARG VERSION: 1.2 → 1.3\n",
+    },
+    Cause {
+        change: |p| edit(p, "VERSION=1.2", "VERSION=2"),
+        flags: &[],
+        line: ": ARG VERSION: 1.2 → 2\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--build-arg=API_TOKEN=two"],
+        line: ": ARG API_TOKEN changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "MODE=a", "MODE=b"),
+        flags: &[],
+        line: ": ENV MODE: a → b\n",
+    },
+    Cause {
+        change: |p| edit(p, "ENV MODE=a", "ENV MODE=a EXTRA=1"),
+        flags: &[],
+        line: ": ENV EXTRA is new: 1\n",
+    },
+    Cause {
+        change: |p| edit(p, "ENV MODE=a\n", ""),
+        flags: &[],
+        line: ": ENV MODE is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN echo install", "RUN echo Install"),
+        flags: &[],
+        line: "RUN echo Install 1.2 > /installed: the command changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "USER 1", "USER 2"),
+        flags: &[],
+        line: "RUN id: USER: 1 → 2\n",
+    },
+    Cause {
+        change: |p| edit(p, "WORKDIR /srv", "WORKDIR /app"),
+        flags: &[],
+        line: ": WORKDIR: /srv → /app\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--add-host=db:10.0.0.1"],
+        line: ": --add-host is new: db\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--shm-size=64m"],
+        line: ": --shm-size is new: 67108864\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--no-cache"],
+        line: "RUN id: the cache is ignored for it (--no-cache)\n",
+    },
+];
+
+#[test]
+fn every_known_cause_is_named() {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let tried = || {
+        let mut wrong = Vec::new();
+        loop {
+            let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let Some(cause) = CAUSES.get(number) else {
+                return wrong;
+            };
+            wrong.extend(try_cause(cause).map(|why| format!("{number}: {why}")));
+        }
+    };
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(tried)).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is wrong with the explanation of a cause, if anything is.
+fn try_cause(cause: &Cause) -> Option<String> {
+    let place = place();
+    explained(&place, &[]).says("RUN id: it has not run before\n");
+    (cause.change)(&place);
+    let told = explained(&place, cause.flags).stderr;
+    let is_secret_shown = told.contains("one → ") || told.contains(" → two");
+    let is_named = told.contains(cause.line) && !is_secret_shown;
+    (!is_named).then(|| format!("{:?} is not in\n{told}", cause.line))
+}
+
+#[test]
+fn nothing_is_said_when_nothing_runs() {
+    let place = place();
+    explained(&place, &[]);
+    assert_eq!(explained(&place, &[]).stderr, "");
+}
+
+#[test]
+fn a_moved_tag_is_the_cause_of_what_runs_on_it() {
+    let place = Place::with_dockerfile("FROM base:1\nRUN true\n");
+    let bases = ["one", "two"].map(|text| {
+        let base = Place::with_dockerfile("FROM busybox\nCOPY f /f\n");
+        base.file("f", text);
+        let layout = base.path("layout");
+        let output = format!("type=oci,tar=false,dest={}", layout.display());
+        base.build(&["--output", &output]).success();
+        (base, layout)
+    });
+    let build = |layout: &std::path::Path| {
+        let context = format!("--build-context=base:1=oci-layout://{}", layout.display());
+        explained(&place, &[&context])
+    };
+    build(&bases[0].1);
+    build(&bases[1].1).says("RUN true: ");
+}
+
+#[test]
+fn a_pruned_result_and_a_moved_line_are_told() {
+    let place = Place::with_dockerfile("FROM busybox\nRUN echo a > /a\nRUN echo b > /b\n");
+    explained(&place, &[]);
+    edit(&place, "RUN echo b", "ENV A=1\nRUN echo b");
+    explained(&place, &[]).says("RUN echo b > /b: ENV A is new: 1\n");
+    place.run(["prune"]).success();
+    explained(&place, &[]).says("RUN echo a > /a: its result is no longer in the store\n");
+}
+
+#[test]
+fn a_plan_tells_what_would_run_and_runs_nothing() {
+    let place = place();
+    let base = testdata("images/busybox");
+    let context = format!("busybox=oci-layout://{}", base.display());
+    let plan = |form: &str| {
+        let mut command = place.command();
+        command.args(["explain", form, "--build-context", &context]);
+        crate::support::finish(command.arg(place.context())).success()
+    };
+    let first = plan("--explain");
+    assert!(
+        first
+            .stdout
+            .contains("COPY package.json ./: would run: it has not run before\n"),
+        "{}",
+        first.stdout
+    );
+    place.build(&[]).success();
+    let cached = plan("--explain");
+    assert!(!cached.stdout.contains("would run"), "{}", cached.stdout);
+    place.file("package.json", "{ }\n");
+    let changed: serde_json::Value = serde_json::from_str(&plan("--explain=json").stdout).unwrap();
+    let steps = changed["plan"].as_array().unwrap();
+    let step = |text: &str| {
+        let named = |step: &&serde_json::Value| step["step"].as_str().unwrap().contains(text);
+        steps.iter().find(named).unwrap()
+    };
+    assert_eq!(step("COPY package.json")["state"], "runs");
+    assert_eq!(step("COPY package.json")["reason"], "package.json changed");
+    assert_eq!(step("RUN echo install")["state"], "runs");
+    assert_eq!(step("COPY --chmod=644 src")["state"], "depends");
+    // Nothing ran: it still would.
+    let again: serde_json::Value = serde_json::from_str(&plan("--explain=json").stdout).unwrap();
+    assert_eq!(again, changed);
+}
