@@ -128,8 +128,9 @@ impl Engine {
             // Also after a failure: what was made stays.
             let made = ready.steps.layers().made();
             let (paths, boot) = (ready.begun.root.paths(), &self.surroundings.boot);
-            durable::note(paths, boot, ready.begun.lease.name(), &made).map_err(failure::store)?;
-            outcome
+            let noted = durable::note(paths, boot, ready.begun.lease.name(), &made);
+            // Why the build failed comes before what could not be noted about it.
+            outcome.and_then(|outcome| noted.map(|()| outcome).map_err(failure::store))
         };
         built
             .await
