@@ -48,7 +48,7 @@ pub fn examine(state_root: &Path) -> Report {
     Report::new(vec![checks::root(&facts), checks::user_namespace(&facts)])
 }
 
-/// Runs a whole step in a user namespace, entering one first: what [`examine`] starts a process for.
+/// Runs a whole step in a user namespace, entering one first: what [`fn@examine`] starts a process for.
 ///
 /// # Errors
 ///

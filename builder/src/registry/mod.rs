@@ -6,7 +6,7 @@
 //!                        transport (connections, TLS, proxies, redirects) ──┘
 //! ```
 //!
-//! [`download`] fetches ordinary files with the same connections.
+//! `download` fetches ordinary files with the same connections.
 //!
 //! Knows bytes, digests and documents; the store behind [`cache::blob::BlobStore`] owns the files.
 //!
