@@ -374,7 +374,7 @@ fn rest(paths: &StatePaths, sizes: &mut Sizes) -> Vec<Item> {
 }
 
 /// When a file or directory was last changed, in milliseconds since the Unix epoch.
-pub(crate) fn changed_ms(path: &Path) -> u64 {
+fn changed_ms(path: &Path) -> u64 {
     let changed = |metadata: Metadata| u64::try_from(metadata.mtime()).unwrap_or_default() * 1000;
     let own = fs::symlink_metadata(path).map(changed).unwrap_or_default();
     // The directories of a cache mount change, not their folder.

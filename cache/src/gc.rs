@@ -19,13 +19,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::claim::open_lock_file;
 use crate::digest::{CacheKey, DiffId, Digest};
-use crate::disk::{Disk, DiskError, Item, Kind, Needs, changed_ms, file_system};
+use crate::disk::{Disk, DiskError, Item, Kind, Needs, file_system};
 use crate::io::{Attempt, IoError, STAGED_PREFIX, names_in, read_if_present, write_whole};
 use crate::key::index::Keys;
 use crate::lease::{self, Lease};
@@ -278,7 +279,7 @@ fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<
 /// Removes what crashes left: leases of the dead, temporary files, trees without a layer, layers without a record.
 fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
     lease::sweep(paths)?;
-    let is_old = |path: &Path| changed_ms(path) + YOUNG_MS < now_ms;
+    let is_old = |path: &Path| named_ms(path).is_some_and(|named| named + YOUNG_MS < now_ms);
     let folders = [
         paths.root().to_owned(),
         paths.blobs(),
@@ -324,6 +325,13 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
         }
     }
     Ok(())
+}
+
+/// When a file or directory got its name or was last touched, in milliseconds since the Unix epoch. Not its modification
+/// time: that of a tree is part of the layer, and may be of any age in a tree that was placed a moment ago.
+fn named_ms(path: &Path) -> Option<u64> {
+    let changed = fs::symlink_metadata(path).ok()?.ctime();
+    u64::try_from(changed).ok()?.checked_mul(1000)
 }
 
 /// What may go, least benefit first, children before parents.

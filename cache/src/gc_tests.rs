@@ -192,7 +192,12 @@ fn leftovers_of_crashes_go_when_they_are_old() {
     fs::write(&staged, "half").unwrap();
     fs::create_dir(&orphan).unwrap();
     fs::create_dir_all(&nameless).unwrap();
-    sweep_leftovers(&place.paths, 0).unwrap();
+    // Trees have the times of their layers: this one was placed just now by a build that has not said so yet.
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    let tree = fs::File::open(&orphan).unwrap();
+    tree.set_modified(long_ago).unwrap();
+    let named = u64::try_from(fs::metadata(&orphan).unwrap().ctime()).unwrap() * 1000;
+    sweep_leftovers(&place.paths, named + 60_000).unwrap();
     assert!(staged.exists() && orphan.exists() && nameless.exists());
     sweep_leftovers(&place.paths, NOW).unwrap();
     assert!(!staged.exists() && !orphan.exists() && !nameless.exists());
