@@ -59,6 +59,7 @@ impl Staged {
     /// Makes the file; the directory too, if it is missing.
     pub(crate) fn create(directory: &Path) -> Result<Self, IoError> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let mut is_made = false;
         loop {
             // Process ids repeat across pid namespaces that share a store, hence `create_new` and another try.
             let count = COUNTER.fetch_add(1, Ordering::Relaxed);
@@ -75,8 +76,10 @@ impl Staged {
                     return Ok(Self { file, path });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.exists() => {
+                // Another process may make the directory at this moment, so it is not asked whether it is there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
                     make_private_dir(directory)?;
+                    is_made = true;
                 }
                 Err(error) => return Err(error).attempt("create", &path),
             }

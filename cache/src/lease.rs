@@ -48,6 +48,7 @@ impl Lease {
         sweep(paths)?;
         let directory = paths.leases();
         let mut count = 0u64;
+        let mut is_made = false;
         loop {
             let id = format!("{}-{count}", std::process::id());
             count += 1;
@@ -60,8 +61,9 @@ impl Lease {
             let file = match opened {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.exists() => {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !is_made => {
                     make_private_dir(&directory)?;
+                    is_made = true;
                     continue;
                 }
                 Err(error) => return Err(error).attempt("create", &path),
