@@ -32,14 +32,8 @@ fn digest(place: &Place) -> String {
     crate::support::image::Image::read(&file).digest
 }
 
-/// Waits until no process of a build waits for the disk any more.
 fn settled(place: &Place) {
-    let folder = place.path("root/unsynced");
-    let since = Instant::now();
-    while fs::read_dir(&folder).is_ok_and(|entries| entries.count() > 0) {
-        assert!(since.elapsed() < Duration::from_secs(30), "never settled");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    crate::support::store::settled(&place.path("root"));
 }
 
 fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {

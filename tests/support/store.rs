@@ -14,6 +14,7 @@ pub(crate) fn assert_sound(root: &Path) {
 
 /// Asserts that a build which ended by itself has taken its temporary files with it.
 pub(crate) fn assert_tidy(root: &Path) {
+    settled(root);
     let work = names(&root.join("work"));
     assert!(work.is_empty(), "left in work/: {work:?}");
     let mut dirs = vec![
@@ -35,6 +36,17 @@ pub(crate) fn assert_tidy(root: &Path) {
         })
         .collect();
     assert!(left.is_empty(), "half-written: {left:?}");
+}
+
+/// Waits until the processes that wait for the disk after builds have ended.
+pub(crate) fn settled(root: &Path) {
+    let since = std::time::Instant::now();
+    while !names(&root.join("unsynced")).is_empty() {
+        assert!(since.elapsed().as_secs() < 60, "never settled");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let lock = fs::File::open(root.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
 }
 
 /// Whether the store has this blob.
