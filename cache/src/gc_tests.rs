@@ -1,3 +1,5 @@
+//! Tests of collection: what is removed first, what is never removed, and what counts as use. Collection of a whole store by processes is in `tests/`.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of how a miss is explained: which part of a key is named, and what the words for it are. What a build prints of it is in `tests/`.
+
 use cache::key::builder::KeyBuilder;
 
 use super::*;
