@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod engine;
 pub mod export;
 pub mod image;
+mod lock;
 pub mod machine;
 pub mod op;
 pub mod outcome;

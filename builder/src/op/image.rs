@@ -4,7 +4,7 @@
 //! reached, what it last said counts, with a warning.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::blob::dir::DirStore;
 use cache::digest::{DiffId, Digest};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::cli::request::PullPolicy;
 use crate::clock::Clock;
+use crate::lock::locked;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
@@ -84,10 +85,6 @@ struct ConfigHead {
 struct Rootfs {
     #[serde(default)]
     diff_ids: Vec<DiffId>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(message: String) -> ResolveError {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cache::blob::BlobStore;
 use cache::blob::dir::DirStore;
@@ -35,6 +35,7 @@ use super::error::StepError;
 use super::image::{KnownImage, Origin};
 use crate::cancel::CancelFlag;
 use crate::export::BlobOrigin;
+use crate::lock::locked;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
@@ -138,10 +139,6 @@ pub struct OverlayLayers {
     /// Top first.
     pub lowers: Vec<PathBuf>,
     _skeletons: Vec<ActiveTree>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Layers {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use cache::claim::{Claim, Wait};
 use cache::digest::{CacheKey, ChainId, DiffId};
@@ -26,6 +26,7 @@ use super::watch::{StepNews, Watcher};
 use super::{exec, exec_key, file};
 use crate::cancel::CancelFlag;
 use crate::clock::Clock;
+use crate::lock::locked;
 use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
 use crate::sandbox::spec::Resources;
@@ -176,10 +177,6 @@ impl std::fmt::Debug for StepsParts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StepsParts").finish_non_exhaustive()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Steps {
