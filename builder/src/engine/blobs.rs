@@ -14,8 +14,9 @@ use cache::root::StatePaths;
 use crate::cancel::CancelFlag;
 use crate::clock::Clock;
 use crate::export::{BlobOrigin, Codec, Encoding, LayerError, LayerSource, PulledBlobs};
+use crate::op::blob::Packing;
 use crate::op::error::StepError;
-use crate::op::layers::{Layers, Packing};
+use crate::op::layers::Layers;
 
 /// The outcome of making a blob, once it is made.
 type Turn = Arc<Mutex<Option<Descriptor>>>;

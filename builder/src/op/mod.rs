@@ -1,9 +1,11 @@
 //! How each op of the step graph is carried out, and what its cache key is made of.
 
 pub mod agent;
+pub mod blob;
 mod cause;
 pub mod copy;
 pub mod error;
+pub mod fetch;
 pub mod git;
 pub(crate) mod http;
 pub mod image;

@@ -14,9 +14,10 @@ use frontend::graph::{GitOp, HttpOp, VertexId};
 use tokio::runtime::Handle;
 
 use super::error::StepError;
+use super::fetch::Progress;
 use super::git::{self, GitSettings};
 use super::http::{self, Fetched};
-use super::layers::{Layers, Progress};
+use super::layers::Layers;
 use super::steps::{Secrets, Steps};
 use crate::cancel::CancelFlag;
 use crate::progress::event::Event;
