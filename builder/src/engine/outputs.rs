@@ -253,7 +253,7 @@ impl ImageStore for LocalStore {
     }
 
     fn tag(&self, name: &Reference, image: &Image) -> Result<(), crate::export::Failure> {
-        let name = crate::export::names::full(name);
+        let name = name.to_string();
         if self
             .tags
             .resolve(&name)?

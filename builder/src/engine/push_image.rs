@@ -18,7 +18,7 @@ use crate::cli::push::PushRequest;
 use crate::export::activity::Activity;
 use crate::export::prepare::Form;
 use crate::export::spec::{PushSpec, PushUnder};
-use crate::export::{Encoding, LayerSource, names};
+use crate::export::{Encoding, LayerSource};
 use crate::image::Image;
 use crate::image::manifest::{Annotations, MediaTypes};
 use crate::op::image::read_blob;
@@ -94,9 +94,8 @@ impl Engine {
             descriptor_annotations: Annotations::new(),
         };
         let pusher = pushing.pusher(std::slice::from_ref(&name), &spec, form);
-        let full = names::full(&name);
         let prepared = tokio::task::block_in_place(|| {
-            let shown = format!("pushing {full}");
+            let shown = format!("pushing {name}");
             Activity::run(&*self.events, &shown, 0, |activity| {
                 pusher.finish(&image, activity)
             })
@@ -109,7 +108,7 @@ impl Engine {
             false => outputs::export_failure(&error),
         })?;
         kept.map_err(|error| failure::step_environment(error.into()))?;
-        Ok(format!("{full}@{}", prepared.manifest.descriptor.digest))
+        Ok(format!("{name}@{}", prepared.manifest.descriptor.digest))
     }
 }
 
@@ -124,7 +123,7 @@ fn find(typed: &str, paths: &StatePaths) -> Result<(Reference, Tag), Failure> {
         return Err(Failure::new(FailureKind::Usage, message));
     }
     let tag = Images::new(paths)
-        .resolve(&names::full(&name))
+        .resolve(&name.to_string())
         .map_err(failure::store)?;
     match tag {
         Some(tag) => Ok((name, tag)),

@@ -102,7 +102,7 @@ impl Store {
         if let Ok(reference) = Reference::parse(name)
             && let Some(tag) = self
                 .tags
-                .resolve(&crate::export::names::full(&reference))
+                .resolve(&reference.to_string())
                 .map_err(|error| environment(crate::text::chain(&error)))?
         {
             return Ok(Found {
@@ -154,7 +154,7 @@ impl Store {
             return Err(usage(message));
         }
         let tag = Tag {
-            name: crate::export::names::full(&reference),
+            name: reference.to_string(),
             config: image.config,
             manifest: None,
             tagged_ms: now_ms,

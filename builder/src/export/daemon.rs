@@ -17,7 +17,7 @@ use super::archive::Layout;
 use super::destination::Output;
 use super::http::{self, ChunkedWriter};
 use super::prepare::{self, Form};
-use super::{ExportError, ExportReport, Exporter, LayerSource, Source, docker_archive, names};
+use super::{ExportError, ExportReport, Exporter, LayerSource, Source, docker_archive};
 use crate::progress::sink::EventSink;
 
 /// Docker's own default (`docker(1)`, `DOCKER_HOST`).
@@ -199,7 +199,7 @@ impl Exporter for DaemonLoad {
             activity.part("sending tarball", || {
                 self.send(connection, &layout, source.layers)
             })?;
-            let names: Vec<_> = self.names.iter().map(names::full).collect();
+            let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
             for name in &names {
                 activity.status(&format!("naming to {name}"), 0, 0, true);
             }

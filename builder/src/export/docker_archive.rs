@@ -8,7 +8,7 @@ use super::activity::Activity;
 use super::archive::Layout;
 use super::oci_layout::{self, LayoutDestination};
 use super::prepare::{self, Form, Prepared};
-use super::{ExportError, ExportReport, Exporter, Source, names};
+use super::{ExportError, ExportReport, Exporter, Source};
 use crate::image::{Image, json};
 use crate::progress::sink::EventSink;
 
@@ -45,7 +45,7 @@ pub(super) fn layout(
 ) -> Result<Layout, ExportError> {
     let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers = &prepared.manifest.layers;
-    let tags: Vec<_> = names.iter().map(names::familiar).collect();
+    let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
     let entry = Entry {
         config: path(&image.digest),
         repo_tags: (!tags.is_empty()).then_some(tags),
@@ -73,7 +73,7 @@ impl Exporter for DockerArchive {
             Ok(ExportReport {
                 manifest: Some(prepared.manifest.descriptor),
                 descriptor_annotations: self.form.descriptor_annotations.clone(),
-                names: self.names.iter().map(names::full).collect(),
+                names: self.names.iter().map(ToString::to_string).collect(),
             })
         })
     }

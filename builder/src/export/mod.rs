@@ -28,7 +28,6 @@ mod header;
 mod http;
 pub mod local_dir;
 pub mod metadata;
-pub mod names;
 pub mod oci_layout;
 mod parallel;
 pub mod prepare;

@@ -11,7 +11,7 @@ use super::activity::Activity;
 use super::archive::Layout;
 use super::destination::Destination;
 use super::prepare::{self, Form};
-use super::{ExportError, ExportReport, Exporter, Source, names};
+use super::{ExportError, ExportReport, Exporter, Source};
 use crate::image::manifest::Annotations;
 use crate::image::{Image, OCI_INDEX, json as go_json};
 use crate::progress::sink::EventSink;
@@ -89,7 +89,7 @@ pub(super) fn index(
         .iter()
         .map(|name| {
             let tag = name.tag.clone().unwrap_or_default();
-            entry(vec![(IMAGE_NAME, names::full(name)), (REF_NAME, tag)])
+            entry(vec![(IMAGE_NAME, name.to_string()), (REF_NAME, tag)])
         })
         .collect();
     if manifests.is_empty() {
@@ -165,7 +165,7 @@ impl Exporter for OciLayout {
             Ok(ExportReport {
                 manifest: Some(prepared.manifest.descriptor),
                 descriptor_annotations: self.form.descriptor_annotations.clone(),
-                names: self.names.iter().map(names::full).collect(),
+                names: self.names.iter().map(ToString::to_string).collect(),
             })
         })
     }

@@ -21,7 +21,7 @@ use frontend::reference::Reference;
 use super::activity::Activity;
 use super::prepare::{self, Form, Prepared};
 use super::spec::PushUnder;
-use super::{BlobOrigin, ExportError, Failure, LayerSource, names, parallel};
+use super::{BlobOrigin, ExportError, Failure, LayerSource, parallel};
 use crate::image::Image;
 use crate::image::manifest::Annotations;
 
@@ -282,7 +282,7 @@ impl Pusher {
         target
             .put_manifest(reference, &manifest.descriptor.media_type, &manifest.bytes)
             .map_err(|source| ExportError::Push {
-                name: names::full(name),
+                name: name.to_string(),
                 source,
             })
     }
@@ -291,7 +291,7 @@ impl Pusher {
 /// BuildKit's words.
 fn manifest_status(name: &Reference, prepared: &Prepared) -> String {
     let digest = &prepared.manifest.descriptor.digest;
-    format!("pushing manifest for {}@{digest}", names::full(name))
+    format!("pushing manifest for {name}@{digest}")
 }
 
 /// Brings a blob to a repository. Tells how many bytes are sent and whether that is all, if any are.

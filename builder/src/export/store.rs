@@ -6,7 +6,7 @@ use frontend::reference::Reference;
 
 use super::activity::Activity;
 use super::registry::Pusher;
-use super::{ExportError, ExportReport, Exporter, Failure, Source, names};
+use super::{ExportError, ExportReport, Exporter, Failure, Source};
 use crate::image::Image;
 use crate::progress::sink::EventSink;
 
@@ -60,7 +60,7 @@ impl ImageExport<'_> {
     ) -> Result<(), ExportError> {
         store.put_image(image).map_err(ExportError::Store)?;
         for name in &self.names {
-            activity.part(&format!("naming to {}", names::full(name)), || {
+            activity.part(&format!("naming to {name}"), || {
                 store.tag(name, image).map_err(ExportError::Store)
             })?;
         }
@@ -80,7 +80,7 @@ impl Exporter for ImageExport<'_> {
         };
         activity.finish(|activity| {
             let mut report = ExportReport {
-                names: self.names.iter().map(names::full).collect(),
+                names: self.names.iter().map(ToString::to_string).collect(),
                 ..ExportReport::default()
             };
             if self.pusher.is_none() {
@@ -123,7 +123,7 @@ mod tests {
                 kept.contains(&image.digest.to_string()),
                 "named before it is there"
             );
-            kept.push(names::full(name));
+            kept.push(name.to_string());
             Ok(())
         }
     }
