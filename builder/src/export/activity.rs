@@ -64,7 +64,7 @@ impl<'a> Activity<'a> {
             Ok(_) => Event::Completed { vertex },
             Err(error) => Event::Failed {
                 vertex,
-                message: one_line(error),
+                message: crate::text::chain(error).replace('\n', " "),
             },
         });
         result
@@ -96,17 +96,6 @@ impl<'a> Activity<'a> {
             is_completed,
         });
     }
-}
-
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 #[cfg(test)]

@@ -16,18 +16,7 @@ use super::config::{CredentialSources, RegistriesSource, RegistryConfig, Secret}
 use super::credentials::ConfiguredCredentials;
 use super::retry::Backoff;
 use super::transport::Timeouts;
-
-/// An error and its causes, joined as the command line joins them.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
+pub(crate) use crate::text::chain;
 
 /// A client that repeats at once.
 pub(crate) fn client(config: RegistryConfig) -> Client {
