@@ -43,7 +43,8 @@ pub struct Layout {
     encoding: Encoding,
 }
 
-fn blob_path(digest: &Digest) -> String {
+/// Where a blob lies in a layout.
+pub(super) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 

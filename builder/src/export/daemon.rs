@@ -199,15 +199,10 @@ impl Exporter for DaemonLoad {
             activity.part("sending tarball", || {
                 self.send(connection, &layout, source.layers)
             })?;
-            let names: Vec<_> = self.names.iter().map(ToString::to_string).collect();
-            for name in &names {
+            for name in &self.names {
                 activity.status(&format!("naming to {name}"), 0, 0, true);
             }
-            Ok(ExportReport {
-                manifest: Some(prepared.manifest.descriptor),
-                descriptor_annotations: self.form.descriptor_annotations.clone(),
-                names,
-            })
+            Ok(ExportReport::of(prepared, &self.form, &self.names))
         })
     }
 }

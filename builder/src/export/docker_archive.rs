@@ -1,11 +1,10 @@
 //! The archive that `docker load` reads (`--output type=docker`): an OCI layout with Docker's `manifest.json` beside it.
 
-use cache::digest::Digest;
 use frontend::reference::Reference;
 use serde::Serialize;
 
 use super::activity::Activity;
-use super::archive::Layout;
+use super::archive::{Layout, blob_path};
 use super::oci_layout::{self, LayoutDestination};
 use super::prepare::{self, Form, Prepared};
 use super::{ExportError, ExportReport, Exporter, Source};
@@ -43,13 +42,15 @@ pub(super) fn layout(
     names: &[Reference],
     form: &Form,
 ) -> Result<Layout, ExportError> {
-    let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
     let layers = &prepared.manifest.layers;
     let tags: Vec<_> = names.iter().map(Reference::familiar).collect();
     let entry = Entry {
-        config: path(&image.digest),
+        config: blob_path(&image.digest),
         repo_tags: (!tags.is_empty()).then_some(tags),
-        layers: layers.iter().map(|layer| path(&layer.digest)).collect(),
+        layers: layers
+            .iter()
+            .map(|layer| blob_path(&layer.digest))
+            .collect(),
     };
     let document = json::compact(&[entry]).map_err(|source| ExportError::Json {
         document: "manifest.json",
@@ -70,11 +71,7 @@ impl Exporter for DockerArchive {
             let prepared = prepare::prepare(source.image, source.layers, &self.form, activity)?;
             let layout = layout(source.image, &prepared, &self.names, &self.form)?;
             self.destination.write(&layout, source, activity)?;
-            Ok(ExportReport {
-                manifest: Some(prepared.manifest.descriptor),
-                descriptor_annotations: self.form.descriptor_annotations.clone(),
-                names: self.names.iter().map(ToString::to_string).collect(),
-            })
+            Ok(ExportReport::of(prepared, &self.form, &self.names))
         })
     }
 }

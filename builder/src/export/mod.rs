@@ -42,8 +42,10 @@ mod testing;
 use std::io::Read;
 
 use cache::digest::{Descriptor, DiffId, Digest};
+use frontend::reference::Reference;
 
 pub use self::error::{ExportError, Failure};
+use self::prepare::{Form, Prepared};
 use crate::image::Image;
 use crate::progress::sink::EventSink;
 
@@ -245,6 +247,17 @@ pub struct ExportReport {
     pub descriptor_annotations: crate::image::manifest::Annotations,
     /// Full names that the image got.
     pub names: Vec<String>,
+}
+
+impl ExportReport {
+    /// Of an image that was written as a document with these names.
+    fn of(prepared: Prepared, form: &Form, names: &[Reference]) -> Self {
+        Self {
+            manifest: Some(prepared.manifest.descriptor),
+            descriptor_annotations: form.descriptor_annotations.clone(),
+            names: names.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// A destination for images.

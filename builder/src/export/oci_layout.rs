@@ -162,11 +162,7 @@ impl Exporter for OciLayout {
             let index = index(source.image, manifest, &self.names, &self.form)?;
             let layout = Layout::new(source.image, &prepared, self.form.encoding, index);
             self.destination.write(&layout, source, activity)?;
-            Ok(ExportReport {
-                manifest: Some(prepared.manifest.descriptor),
-                descriptor_annotations: self.form.descriptor_annotations.clone(),
-                names: self.names.iter().map(ToString::to_string).collect(),
-            })
+            Ok(ExportReport::of(prepared, &self.form, &self.names))
         })
     }
 }
