@@ -201,7 +201,7 @@ fn remove_batch(
         .filter(|item| item.kind == Kind::Layer)
         .map(|item| item.name.as_str())
         .collect();
-    let names_one = |layer: &DiffId| layers.contains(layer.to_string().as_str());
+    let names_one = |layer: &DiffId| layers.contains(layer.0.as_str());
     let forgotten: Vec<CacheKey> = disk
         .records
         .iter()
@@ -303,12 +303,13 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
         }
     }
     let layers = contents::all(paths)?;
-    let known: BTreeSet<&String> = layers.values().flat_map(|layer| &layer.trees).collect();
+    let trees = layers.values().flat_map(|layer| &layer.trees);
+    let known: BTreeSet<&str> = trees.map(String::as_str).collect();
     for name in names_in(&paths.trees())? {
         let name = name.to_string_lossy().into_owned();
         let path = paths.trees().join(&name);
         let id = name.strip_suffix(".id").unwrap_or(&name);
-        if known.iter().any(|known| *known == id) || !is_old(&path) {
+        if known.contains(id) || !is_old(&path) {
             continue;
         }
         match path.is_dir() {
