@@ -62,22 +62,14 @@ impl LayerIndex {
         });
         let mut nodes: Vec<Node> = entries.chain(implied).collect();
         nodes.sort_by(|l, r| path::compare(&l.entry.path, &r.entry.path));
-        let mut index = Self {
-            nodes: Vec::with_capacity(nodes.len() + 1),
-            has_opaque: false,
-        };
-        for node in nodes {
-            index.push(node)?;
-        }
-        index.push_root();
-        index.settle_links()?;
-        Ok(index)
+        Self::from_sorted(nodes)
     }
 
     /// From nodes that are known to keep the invariants, but for those that this checks.
     pub(super) fn from_sorted(nodes: Vec<Node>) -> Result<Self, LayerError> {
         let mut index = Self {
-            nodes: Vec::with_capacity(nodes.len()),
+            // One more for the root, which is usually missing.
+            nodes: Vec::with_capacity(nodes.len() + 1),
             has_opaque: false,
         };
         for node in nodes {
