@@ -6,6 +6,7 @@
 //! Owners, modes, times and `security.capability` are set; nothing else. Deletions, opaque marks and directories'
 //! metadata come last, so that making entries does not spoil times.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,7 +27,7 @@ const BUFFER: usize = 256 * 1024;
 /// Unpacks an uncompressed tar into an empty directory that exists; gives the same index as [`scan::scan`].
 ///
 /// Reads the input to its end. After an error the directory holds a part and must be discarded. In trees for user
-/// namespaces device nodes are left out.
+/// namespaces device nodes and their hard links are left out.
 pub fn apply(
     input: impl Read,
     dir: &Path,
@@ -36,6 +37,7 @@ pub fn apply(
         tree: Tree::open(dir)?,
         buffer: vec![0; BUFFER],
         xattrs,
+        left_out: BTreeSet::new(),
     };
     let index = scan::run(input, &mut writer)?;
     writer.tree.forget();
@@ -71,6 +73,8 @@ struct TreeWriter {
     tree: Tree,
     buffer: Vec<u8>,
     xattrs: OverlayXattrs,
+    /// Where the tar has something that this tree is without.
+    left_out: BTreeSet<Vec<u8>>,
 }
 
 impl Target for TreeWriter {
@@ -86,12 +90,17 @@ impl Target for TreeWriter {
         self.make_room(content)?;
         match &entry.kind {
             EntryKind::Directory { .. } => return make_directory(&mut self.tree, &entry.path),
+            EntryKind::HardLink { target } if self.left_out.contains(target) => {
+                self.left_out.insert(entry.path.clone());
+                return Ok(());
+            }
             EntryKind::HardLink { target } => return self.link(&entry.path, target),
             // The kernel makes no device nodes in user namespaces. Nobody could open one there either, so the tree is
             // without, as everywhere; the index and the tar keep it.
             EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. }
                 if self.xattrs == OverlayXattrs::User =>
             {
+                self.left_out.insert(entry.path.clone());
                 return Ok(());
             }
             EntryKind::Symlink { .. }
@@ -132,8 +141,10 @@ impl Target for TreeWriter {
 impl TreeWriter {
     /// Removes what the entry replaces.
     fn make_room(&mut self, content: &Content) -> Result<(), LayerError> {
+        let was_left_out = self.left_out.remove(&content.entry.path);
         match content.replaced {
             Replaced::Nothing => return Ok(()),
+            Replaced::Leaf if was_left_out => return Ok(()),
             Replaced::Leaf => {}
             Replaced::Directory => self.tree.forget(),
         }

@@ -13,6 +13,7 @@ use super::pax;
 use super::scan::scan;
 use super::tests_support::*;
 use super::tree::OverlayXattrs;
+use super::verify::is_intact;
 
 /// A member as text: kind, path, and content or target.
 fn member(kind: u8, path: &[u8], content: &[u8]) -> Vec<u8> {
@@ -548,6 +549,61 @@ fn our_tars_are_read_by_the_tar_crate() {
             "sha256:cdc7a93e2b8a08450615c9ac65cec414c80796c9f753c8bfe53fe2280c7a2679"
         )
     );
+}
+
+#[test]
+fn trees_for_user_namespaces_are_whole_without_devices() {
+    require_root();
+    let device = |path: &[u8]| {
+        raw(b'3', path, b"", |block| {
+            block[329..336].copy_from_slice(b"0000001");
+            block[337..344].copy_from_slice(b"0000003");
+        })
+    };
+    let cases: [(Vec<Vec<u8>>, &[&str]); 3] = [
+        (
+            vec![
+                device(b"null"),
+                member(b'1', b"same", b"null"),
+                member(b'0', b"x", b""),
+            ],
+            &["x"],
+        ),
+        (
+            vec![
+                device(b"f"),
+                member(b'0', b"f", b"1"),
+                member(b'1', b"g", b"f"),
+            ],
+            &["f", "g"],
+        ),
+        (
+            vec![
+                device(b"d/f"),
+                member(b'0', b"d", b"1"),
+                member(b'5', b"d", b""),
+                member(b'0', b"d/f", b"1"),
+                member(b'1', b"g", b"d/f"),
+            ],
+            &["d", "g"],
+        ),
+    ];
+    for (members, expected) in cases {
+        let tar = tar(&members);
+        let dir = tempfile::tempdir().unwrap();
+        let index = apply(tar.as_slice(), dir.path(), OverlayXattrs::User).unwrap();
+        assert_eq!(index, scan(tar.as_slice()).unwrap());
+        let mut names: Vec<_> = fs::read_dir(dir.path())
+            .unwrap()
+            .map(|item| item.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, expected);
+        let is_whole = || is_intact(&index, dir.path(), OverlayXattrs::User);
+        assert!(is_whole(), "{expected:?}");
+        fs::remove_file(dir.path().join(expected.last().unwrap())).unwrap();
+        assert!(!is_whole(), "{expected:?}");
+    }
 }
 
 #[test]

@@ -21,7 +21,8 @@ use crate::digest::ContentDigest;
 /// Longest value of an attribute that is compared.
 const MOST_XATTR: usize = 4096;
 
-/// Whether the tree has exactly the entries of the index, with their bytes. What cannot be read has not.
+/// Whether the tree has exactly the entries of the index, with their bytes. What cannot be read has not. Trees for user
+/// namespaces need no devices: unpacking leaves them out (`apply`).
 pub fn is_intact(index: &LayerIndex, tree: &Path, xattrs: OverlayXattrs) -> bool {
     let has_entries = index
         .nodes()
@@ -44,7 +45,16 @@ fn is_there(
     entry: &Entry,
 ) -> io::Result<bool> {
     let path = place(tree, &entry.path);
-    let found = fs::symlink_metadata(&path)?;
+    let found = match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let is_device = matches!(
+                index.inode(entry).kind,
+                EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. }
+            );
+            return Ok(is_device && xattrs == OverlayXattrs::User);
+        }
+        found => found?,
+    };
     let device = (
         rustix::fs::major(found.rdev()),
         rustix::fs::minor(found.rdev()),
