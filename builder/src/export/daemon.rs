@@ -314,7 +314,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::super::testing::{
-        FakeLayers, FakeTree, Recorder, form, image, is_installed, layer_tar, name, run,
+        self, FakeLayers, FakeTree, form, image, is_installed, layer_tar, name, run,
     };
     use super::*;
     use crate::image::Image;
@@ -336,15 +336,8 @@ mod tests {
             form: form(MediaTypes::Docker),
             address,
         };
-        let (tree, recorder) = (FakeTree::default(), Recorder::default());
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree: &tree,
-            output: 0,
-        };
-        let result = exporter.export(&source, &recorder);
-        (result, recorder.lines(), image)
+        let (result, lines) = testing::export(&exporter, &image, &layers, &FakeTree::default());
+        (result, lines, image)
     }
 
     /// A daemon that reads so many bytes of a request (or all), answers and is gone; gives what it read.

@@ -82,7 +82,7 @@ mod tests {
 
     use super::super::destination::Destination;
     use super::super::testing::{
-        FakeLayers, FakeTree, Recorder, form, image, is_installed, layer_tar, name, run,
+        self, FakeLayers, FakeTree, form, image, is_installed, layer_tar, name, run,
     };
     use super::*;
     use crate::image::manifest::MediaTypes;
@@ -97,14 +97,8 @@ mod tests {
             form: form(MediaTypes::Docker),
             destination: LayoutDestination::Tar(Destination::File(dir.path().join("a.tar"))),
         };
-        let (tree, recorder) = (FakeTree::default(), Recorder::default());
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree: &tree,
-            output: 0,
-        };
-        exporter.export(&source, &recorder).unwrap();
+        let (report, _lines) = testing::export(&exporter, &image, &layers, &FakeTree::default());
+        report.unwrap();
         (dir, image)
     }
 

@@ -352,23 +352,16 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
-    use super::super::testing::{FakeLayers, FakeTree, Recorder, image};
+    use super::super::testing::{self, FakeLayers, FakeTree, image};
     use super::*;
 
     fn export(directory: &Path, tree: &FakeTree) -> Result<Vec<String>, ExportError> {
         let exporter = LocalDir {
             directory: directory.to_owned(),
         };
-        let (layers, image, recorder) = (FakeLayers::default(), image(&[]), Recorder::default());
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree,
-            output: 0,
-        };
-        exporter
-            .export(&source, &recorder)
-            .map(|_report| recorder.lines())
+        let (layers, image) = (FakeLayers::default(), image(&[]));
+        let (report, lines) = testing::export(&exporter, &image, &layers, tree);
+        report.map(|_report| lines)
     }
 
     /// Path, type, mode, time and text of everything, in order.

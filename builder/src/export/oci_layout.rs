@@ -172,22 +172,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::super::testing::{
-        FakeLayers, FakeTree, Recorder, form, image, is_installed, layer_tar, name, run,
+        self, FakeLayers, FakeTree, form, image, is_installed, layer_tar, name, run,
     };
     use super::*;
     use crate::image::manifest::MediaTypes;
 
     fn export(layers: &FakeLayers, image: &Image, exporter: &OciLayout) -> Vec<String> {
-        let (tree, recorder) = (FakeTree::default(), Recorder::default());
-        let source = Source {
-            image,
-            layers,
-            tree: &tree,
-            output: 0,
-        };
-        let report = exporter.export(&source, &recorder).unwrap();
-        assert!(report.manifest.is_some());
-        recorder.lines()
+        let (report, lines) = testing::export(exporter, image, layers, &FakeTree::default());
+        assert!(report.unwrap().manifest.is_some());
+        lines
     }
 
     fn sample() -> (FakeLayers, Image) {
@@ -363,21 +356,15 @@ mod tests {
             form: form(MediaTypes::Oci),
             destination: LayoutDestination::Tar(Destination::File(path.clone())),
         };
-        let (tree, recorder) = (FakeTree::default(), Recorder::default());
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree: &tree,
-            output: 0,
-        };
-        let message = exporter.export(&source, &recorder).unwrap_err().to_string();
+        let (report, lines) = testing::export(&exporter, &image, &layers, &FakeTree::default());
+        let message = report.unwrap_err().to_string();
         assert!(
             message.ends_with("bytes, its descriptor says 2048") || message.ends_with("says 2560"),
             "{message}"
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(recorder.lines().last().unwrap(), &format!("fail {message}"));
+        assert_eq!(lines.last().unwrap(), &format!("fail {message}"));
     }
 
     #[test]

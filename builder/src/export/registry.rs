@@ -341,11 +341,9 @@ fn lender(repository: &Repository, blob: &Descriptor, origins: Vec<BlobOrigin>) 
 #[cfg(test)]
 mod tests {
     use super::super::ExportReport;
-    use super::super::Exporter;
-    use super::super::Source;
     use super::super::store::{Beginning, ImageExport};
     use super::super::testing::{
-        FakeLayers, FakeRegistry, FakeTree, Recorder, form, image, layer_tar, name,
+        self, FakeLayers, FakeRegistry, FakeTree, Recorder, form, image, layer_tar, name,
     };
     use super::*;
     use crate::image::manifest::MediaTypes;
@@ -389,14 +387,7 @@ mod tests {
                 pusher: Some(pusher),
                 beginning: Beginning::Now,
             };
-            let (tree, recorder) = (FakeTree::default(), Recorder::default());
-            let source = Source {
-                image: &self.image,
-                layers: &*self.layers,
-                tree: &tree,
-                output: 0,
-            };
-            (exporter.export(&source, &recorder), recorder.lines())
+            testing::export(&exporter, &self.image, &*self.layers, &FakeTree::default())
         }
 
         /// What was asked since the last call, sorted but for manifests.

@@ -105,7 +105,7 @@ impl Exporter for ImageExport<'_> {
 mod tests {
     use std::sync::Mutex;
 
-    use super::super::testing::{FakeLayers, FakeTree, Recorder, image, layer_tar, name};
+    use super::super::testing::{self, FakeLayers, FakeTree, image, layer_tar, name};
     use super::*;
 
     #[derive(Default)]
@@ -140,14 +140,8 @@ mod tests {
             pusher: None,
             beginning: Beginning::Now,
         };
-        let (tree, recorder) = (FakeTree::default(), Recorder::default());
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree: &tree,
-            output: 0,
-        };
-        let report = exporter.export(&source, &recorder).unwrap();
+        let (report, lines) = testing::export(&exporter, &image, &layers, &FakeTree::default());
+        let report = report.unwrap();
         let names = ["docker.io/library/a:1", "h:5/b:2"].map(str::to_owned);
         assert_eq!(
             report,
@@ -174,6 +168,6 @@ mod tests {
             format!("naming to {second} 0/0 done"),
             "complete".to_owned(),
         ];
-        assert_eq!(recorder.lines(), expected);
+        assert_eq!(lines, expected);
     }
 }

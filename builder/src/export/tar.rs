@@ -92,7 +92,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use super::super::testing::{FakeLayers, FakeTree, Recorder, image, is_installed, run};
+    use super::super::testing::{self, FakeLayers, FakeTree, image, is_installed, run};
     use super::*;
 
     #[derive(Clone, Default)]
@@ -114,13 +114,7 @@ mod tests {
             destination: Destination::stream(written.clone()),
         };
         let (layers, image) = (FakeLayers::default(), image(&[]));
-        let source = Source {
-            image: &image,
-            layers: &layers,
-            tree,
-            output: 0,
-        };
-        exporter.export(&source, &Recorder::default())?;
+        testing::export(&exporter, &image, &layers, tree).0?;
         let bytes = written.0.lock().unwrap().clone();
         Ok(bytes)
     }

@@ -12,8 +12,8 @@ use frontend::reference::Reference;
 use super::prepare::Form;
 use super::registry::{Content, PushTarget};
 use super::{
-    BlobOrigin, Encoding, Failure, FlatEntries, FlatEntry, FlatKind, FlatTree, LayerError,
-    LayerSource,
+    BlobOrigin, Encoding, ExportError, ExportReport, Exporter, Failure, FlatEntries, FlatEntry,
+    FlatKind, FlatTree, LayerError, LayerSource, Source,
 };
 use crate::image::Image;
 use crate::image::manifest::{Annotations, MediaTypes};
@@ -60,6 +60,23 @@ impl EventSink for Recorder {
         };
         kept.0.push(line);
     }
+}
+
+/// Runs an export: what came of it, and what it told.
+pub(crate) fn export(
+    exporter: &dyn Exporter,
+    image: &Image,
+    layers: &dyn LayerSource,
+    tree: &dyn FlatTree,
+) -> (Result<ExportReport, ExportError>, Vec<String>) {
+    let recorder = Recorder::default();
+    let source = Source {
+        image,
+        layers,
+        tree,
+        output: 0,
+    };
+    (exporter.export(&source, &recorder), recorder.lines())
 }
 
 /// Gives a few bytes at a time.
