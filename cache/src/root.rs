@@ -160,6 +160,20 @@ fn check_access(path: &Path, metadata: &fs::Metadata) -> Result<(), RootError> {
     })
 }
 
+/// What may lie in a directory that is to become a store: what another process makes first, what file systems make, and
+/// what a process that looks after a store leaves behind if the store is deleted under it. `SQLite` discards a log that
+/// is older than its database.
+const RESIDUE: [&str; 8] = [
+    "format",
+    "lock",
+    "lost+found",
+    "gate",
+    "usage",
+    "unsynced",
+    "db.sqlite-wal",
+    "db.sqlite-shm",
+];
+
 fn check_format(paths: &StatePaths) -> Result<(), RootError> {
     let path = paths.root().to_owned();
     match read_if_present(&paths.format())? {
@@ -171,10 +185,9 @@ fn check_format(paths: &StatePaths) -> Result<(), RootError> {
                 .to_owned(),
         }),
         None => {
-            // Another process may be making the same store right now: its files are no surprise.
             let stranger = names_in(paths.root())?
                 .into_iter()
-                .find(|name| name != "format" && name != "lock" && name != "lost+found");
+                .find(|name| !name.to_str().is_some_and(|name| RESIDUE.contains(&name)));
             if let Some(found) = stranger {
                 if paths.format().exists() {
                     return check_format(paths);
@@ -379,6 +392,16 @@ mod tests {
         let second = open(&path).unwrap();
         assert_eq!(root.paths().root(), second.paths().root());
         assert_eq!(names_in(&path).unwrap(), ["format", "lock"]);
+    }
+
+    #[test]
+    fn what_a_deleted_store_leaves_behind_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["db.sqlite-wal", "db.sqlite-shm", "gate", "usage"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        open(dir.path()).unwrap();
     }
 
     #[test]
