@@ -22,3 +22,6 @@ mod exec_key;
 mod file;
 mod miss;
 mod mount;
+mod performer;
+mod results;
+mod transfer;

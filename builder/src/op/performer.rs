@@ -1,0 +1,298 @@
+//! What the solver asks of the steps of a build: the key of each vertex, and running those that are not cached.
+
+use std::sync::Arc;
+
+use cache::digest::{CacheKey, ChainId, DiffId};
+use cache::key::builder::{KeyBuilder, Parts};
+use frontend::graph::{ExecOp, Op, VertexId};
+
+use super::error::StepError;
+use super::results::{Pending, Right};
+use super::steps::{Done, Steps};
+use super::watch::StepNews;
+use super::{exec, exec_key, file, remote};
+use crate::cancel::CancelFlag;
+use crate::lock::locked;
+use crate::progress::event::Event;
+use crate::solve::scheduler::{KeyAnswer, Performer, Task};
+
+impl Steps {
+    /// Computes the key of a vertex and looks it up; what is found, or must be made, is kept.
+    pub(crate) fn compute_key(
+        &self,
+        id: VertexId,
+        cancel: &CancelFlag,
+    ) -> Result<KeyAnswer, StepError> {
+        match &self.vertex(id).op {
+            Op::Image(op) => self.image(id, &op.manifest),
+            Op::Local(_) if self.is_file_system(id) => {
+                let file::Keyed::Known { key, parts, plan } = file::context_key(self, id)? else {
+                    return Err(StepError::Internal {
+                        what: "a context that waits",
+                    });
+                };
+                self.answer(id, key, parts, plan)
+            }
+            Op::Local(_) => {
+                let key = KeyBuilder::new("local").finish();
+                self.finish(
+                    id,
+                    Done {
+                        key,
+                        layers: Vec::new(),
+                        created_ms: 0,
+                    },
+                );
+                Ok(KeyAnswer::Hit)
+            }
+            Op::Exec(op) => self.exec(id, op),
+            Op::File(op) => {
+                let keyed = file::key(self, id, op)?;
+                match keyed {
+                    file::Keyed::Blocked(needs) => Ok(KeyAnswer::Blocked(needs)),
+                    file::Keyed::Known { key, parts, plan } => self.answer(id, key, parts, plan),
+                }
+            }
+            Op::Merge(op) => {
+                let inputs = &self.vertex(id).inputs;
+                let mut key = KeyBuilder::new("merge");
+                for input in op.base.iter().chain([&op.upper]) {
+                    match inputs.get(input.0).and_then(|input| self.key_of(*input)) {
+                        Some(input) => key.key("input", &input),
+                        None => key.absent("input"),
+                    };
+                }
+                self.answer(id, key.finish(), key.into_parts(), None)
+            }
+            Op::Git(op) => {
+                let remote::Identified { key, parts } = remote::git_key(self, id, op, cancel)?;
+                self.answer(id, key, parts, None)
+            }
+            Op::Http(op) => {
+                let remote::Identified { key, parts } = remote::http_key(self, id, op, cancel)?;
+                self.answer(id, key, parts, None)
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        id: VertexId,
+        key: CacheKey,
+        parts: Parts,
+        plan: Option<Arc<file::Planned>>,
+    ) -> Result<KeyAnswer, StepError> {
+        if !self.ignores_cache(id) && self.look_up(id, key)? {
+            self.events.emit(Event::CacheHit {
+                vertex: self.reference(id),
+            });
+            return Ok(KeyAnswer::Hit);
+        }
+        if let (Some(plan), false) = (&plan, self.ignores_cache(id))
+            && let Some(done) = file::from_layer_key(self, id, key, plan)?
+        {
+            let pending = Pending {
+                key,
+                parts,
+                plan: None,
+            };
+            self.store_found(id, &pending, done)?;
+            self.events.emit(Event::CacheHit {
+                vertex: self.reference(id),
+            });
+            return Ok(KeyAnswer::Hit);
+        }
+        self.explain_miss(id, &key, &parts)?;
+        locked(&self.pending).insert(id, Pending { key, parts, plan });
+        Ok(KeyAnswer::Miss)
+    }
+
+    fn image(&self, id: VertexId, manifest: &str) -> Result<KeyAnswer, StepError> {
+        let image = self.images.get(manifest).ok_or(StepError::Internal {
+            what: "an image that was not resolved",
+        })?;
+        let mut key = KeyBuilder::new("image");
+        match ChainId::of(&image.diff_ids) {
+            Some(chain) => key.text("chain", chain.0.as_str()),
+            None => key.absent("chain"),
+        };
+        let done = Done {
+            key: key.finish(),
+            layers: image.diff_ids.clone(),
+            created_ms: 0,
+        };
+        self.layers
+            .announce(&image.diff_ids, &self.progress_of(id))?;
+        self.explain_image(id)?;
+        self.finish(id, done);
+        Ok(KeyAnswer::Hit)
+    }
+
+    fn exec(&self, id: VertexId, op: &ExecOp) -> Result<KeyAnswer, StepError> {
+        let inputs = &self.vertex(id).inputs;
+        let mut mount_inputs = Vec::new();
+        let mut needs = Vec::new();
+        for mount in &op.mounts {
+            let input =
+                file::mount_input(self, inputs, mount).map_err(|e| exec::unstarted(op, e))?;
+            match input {
+                Ok(input) => mount_inputs.push(input),
+                Err(need) => needs.push(need),
+            }
+        }
+        if !needs.is_empty() {
+            return Ok(KeyAnswer::Blocked(needs));
+        }
+        let root = op.root.and_then(|index| inputs.get(index.0));
+        let root = root.and_then(|root| self.key_of(*root));
+        let platform = &self.settings.platform;
+        let (key, parts) = exec_key::exec_key(op, root.as_ref(), platform, &mount_inputs);
+        self.answer(id, key, parts, None)
+    }
+
+    /// Runs a vertex.
+    fn perform(
+        self: &Arc<Self>,
+        id: VertexId,
+        right: &Right,
+        cancel: &CancelFlag,
+    ) -> Result<(), StepError> {
+        if cancel.is_set() {
+            return Err(StepError::Canceled);
+        }
+        let reference = self.reference(id);
+        self.events.emit(Event::Started {
+            vertex: reference.clone(),
+        });
+        self.tell(id, StepNews::Runs);
+        let started_ms = self.now_ms();
+        let inputs = self.inputs_of(id)?;
+        let layers = match &self.vertex(id).op {
+            Op::Exec(op) => {
+                let layer = exec::run(self, id, op, right.claim.as_ref(), cancel)?;
+                stacked(op.root.and_then(|index| inputs.get(index.0)), [layer])
+            }
+            Op::File(op) => {
+                let layer = file::run(self, id, op, right.pending.plan.as_deref())?;
+                stacked(op.base.and_then(|index| inputs.get(index.0)), [layer])
+            }
+            Op::Merge(op) => {
+                let upper = inputs.get(op.upper.0).ok_or(StepError::Internal {
+                    what: "a merge without layers",
+                })?;
+                let base = op.base.and_then(|index| inputs.get(index.0));
+                stacked(base, upper.layers.iter().cloned())
+            }
+            Op::Local(_) => vec![file::run_context(self, id, right.pending.plan.as_deref())?],
+            Op::Git(op) => vec![remote::git_run(self, id, op, cancel)?],
+            Op::Http(op) => {
+                let key = &right.pending.key;
+                vec![remote::http_run(self, id, op, key, cancel)?]
+            }
+            Op::Image(_) => {
+                return Err(StepError::Internal {
+                    what: "a source that was to run",
+                });
+            }
+        };
+        self.store(id, &right.pending, layers, started_ms)?;
+        self.events.emit(Event::Completed { vertex: reference });
+        Ok(())
+    }
+
+    /// Tells a failure, or that the vertex was given up, and passes it on.
+    fn told(&self, id: VertexId, error: StepError) -> StepError {
+        let vertex = self.reference(id);
+        let event = match &error {
+            StepError::Canceled => Event::Canceled { vertex },
+            other => Event::Failed {
+                vertex,
+                message: crate::text::chain(other),
+            },
+        };
+        self.events.emit(event);
+        error
+    }
+}
+
+fn stacked(base: Option<&Arc<Done>>, layers: impl IntoIterator<Item = DiffId>) -> Vec<DiffId> {
+    let mut stack = base.map(|base| base.layers.clone()).unwrap_or_default();
+    stack.extend(layers);
+    stack
+}
+
+/// Whether computing the key of an op may read files or ask servers, and so must not be done on a thread that others wait for.
+fn may_read_files(op: &Op) -> bool {
+    match op {
+        Op::File(_) | Op::Git(_) | Op::Http(_) => true,
+        Op::Exec(exec) => !exec.mounts.is_empty(),
+        Op::Image(_) | Op::Local(_) | Op::Merge(_) => false,
+    }
+}
+
+impl Performer for Steps {
+    type Error = StepError;
+
+    fn key(
+        self: Arc<Self>,
+        id: VertexId,
+        cancel: CancelFlag,
+    ) -> Task<Result<KeyAnswer, StepError>> {
+        Box::pin(async move {
+            if cancel.is_set() {
+                return Err(self.told(id, StepError::Canceled));
+            }
+            let answer = if may_read_files(&self.vertex(id).op) {
+                let steps = Arc::clone(&self);
+                let cancel = cancel.clone();
+                blocking(move || steps.compute_key(id, &cancel)).await
+            } else {
+                self.compute_key(id, &cancel)
+            };
+            answer.map_err(|error| self.told(id, error))
+        })
+    }
+
+    fn run(self: Arc<Self>, id: VertexId, cancel: CancelFlag) -> Task<Result<(), StepError>> {
+        Box::pin(async move {
+            let steps = Arc::clone(&self);
+            let flag = cancel.clone();
+            // Who waits for another process's step must not keep one of our own from running.
+            let right = blocking(move || steps.claim(id, &flag)).await;
+            let right = match right {
+                Ok(Some(right)) => right,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.told(id, error)),
+            };
+            let slot = match &self.vertex(id).op {
+                Op::Exec(_) => tokio::select! {
+                    slot = self.slots.acquire() => slot.ok(),
+                    () = cancel.wait() => return Err(self.told(id, StepError::Canceled)),
+                },
+                Op::Image(_)
+                | Op::Local(_)
+                | Op::Git(_)
+                | Op::Http(_)
+                | Op::File(_)
+                | Op::Merge(_) => None,
+            };
+            let steps = Arc::clone(&self);
+            let outcome = blocking(move || steps.perform(id, &right, &cancel)).await;
+            drop(slot);
+            outcome.map_err(|error| self.told(id, error))
+        })
+    }
+}
+
+/// Does work that may block on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(StepError::Canceled),
+        },
+    }
+}

@@ -1,0 +1,174 @@
+//! Results of steps: finding them in the cache, the right to make them, and keeping them.
+
+use std::sync::Arc;
+
+use cache::claim::{Claim, Wait};
+use cache::digest::{CacheKey, DiffId};
+use cache::key::builder::{KeyBuilder, Parts};
+use cache::key::record::Record;
+use frontend::graph::{Op, VertexId};
+
+use super::error::StepError;
+use super::file;
+use super::steps::{Done, Steps};
+use crate::cancel::CancelFlag;
+use crate::lock::locked;
+use crate::progress::event::Event;
+
+/// What was found out about a vertex that must run.
+pub(super) struct Pending {
+    pub(super) key: CacheKey,
+    pub(super) parts: Parts,
+    pub(super) plan: Option<Arc<file::Planned>>,
+}
+
+/// The right to run a step.
+pub(super) struct Right {
+    pub(super) pending: Pending,
+    /// Held until the result is stored; none for a step that ignores the cache.
+    pub(super) claim: Option<Claim>,
+}
+
+impl Steps {
+    /// Looks a key up; a hit is the vertex's result.
+    pub(super) fn look_up(&self, vertex: VertexId, key: CacheKey) -> Result<bool, StepError> {
+        let Some(record) = self.keys.lookup(&key)? else {
+            return Ok(false);
+        };
+        if !self.layers.has_all(&record.layers)? {
+            self.keys.forget(&key)?;
+            return Ok(false);
+        }
+        let key = self.output_key(key)?;
+        let done = Done {
+            key,
+            layers: record.layers,
+            created_ms: record.created_ms,
+        };
+        self.finish(vertex, done);
+        Ok(true)
+    }
+
+    /// The key that users of a result see: its own, unless it was made with the cache ignored.
+    fn output_key(&self, key: CacheKey) -> Result<CacheKey, StepError> {
+        let memo = self.keys.memo(&output_memo(&key))?;
+        let bytes = memo.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        Ok(bytes.map_or(key, CacheKey))
+    }
+
+    /// Keeps a result for later builds and for the users of the vertex.
+    pub(super) fn store(
+        &self,
+        vertex: VertexId,
+        pending: &Pending,
+        layers: Vec<DiffId>,
+        started_ms: u64,
+    ) -> Result<(), StepError> {
+        let created_ms = self.now_ms();
+        let mut key = pending.key;
+        if self.ignores_cache(vertex) && matches!(self.vertex(vertex).op, Op::Exec(_)) {
+            // What ran again may have made something else: its users must not find what was built on the old result.
+            let mut fresh = KeyBuilder::new("rerun");
+            fresh.key("key", &key);
+            if let Some(layer) = layers.last() {
+                fresh.text("layer", layer.0.as_str());
+            }
+            key = fresh.finish();
+            self.keys
+                .remember(&output_memo(&pending.key), &key.0, created_ms)?;
+        } else if self.output_key(key)? != key {
+            self.keys.remember(&output_memo(&key), &key.0, created_ms)?;
+        }
+        let record = Record {
+            layers: layers.clone(),
+            step: self.step_identity(vertex),
+            name: self.vertex(vertex).name.clone(),
+            created_ms,
+            cost_ms: created_ms.saturating_sub(started_ms),
+            parts: pending.parts.clone(),
+        };
+        self.remember_step(vertex, &pending.key)?;
+        self.keys.record(&pending.key, &record)?;
+        self.finish(
+            vertex,
+            Done {
+                key,
+                layers,
+                created_ms,
+            },
+        );
+        Ok(())
+    }
+
+    /// The same step of the same Dockerfile, whatever its inputs.
+    fn step_identity(&self, vertex: VertexId) -> String {
+        let vertex = self.vertex(vertex);
+        let stage = vertex
+            .origin
+            .as_ref()
+            .and_then(|origin| origin.stage.as_deref());
+        let number = vertex.name.split(']').next().unwrap_or_default();
+        format!(
+            "{}\n{}\n{number}",
+            self.settings.dockerfile,
+            stage.unwrap_or_default()
+        )
+    }
+
+    /// Keeps the result of a step whose layer was there already, on another base.
+    pub(super) fn store_found(
+        &self,
+        id: VertexId,
+        pending: &Pending,
+        done: Done,
+    ) -> Result<(), StepError> {
+        let record = Record {
+            layers: done.layers.clone(),
+            step: self.step_identity(id),
+            name: self.vertex(id).name.clone(),
+            created_ms: done.created_ms,
+            cost_ms: 0,
+            parts: pending.parts.clone(),
+        };
+        self.remember_step(id, &pending.key)?;
+        self.keys.record(&pending.key, &record)?;
+        self.finish(id, done);
+        Ok(())
+    }
+
+    /// Waits for the right to run a vertex, then looks again: somebody else may just have run it. `None` if so.
+    pub(super) fn claim(
+        &self,
+        id: VertexId,
+        cancel: &CancelFlag,
+    ) -> Result<Option<Right>, StepError> {
+        let pending = locked(&self.pending).remove(&id);
+        let pending = pending.ok_or(StepError::Internal {
+            what: "a step without a key",
+        })?;
+        if self.ignores_cache(id) {
+            return Ok(Some(Right {
+                pending,
+                claim: None,
+            }));
+        }
+        let wait = Wait::UntilCanceled(cancel.as_atomic());
+        let claim = Claim::acquire(&self.paths, &pending.key, wait)?.ok_or(StepError::Canceled)?;
+        if self.look_up(id, pending.key)? {
+            self.events.emit(Event::CacheHit {
+                vertex: self.reference(id),
+            });
+            return Ok(None);
+        }
+        Ok(Some(Right {
+            pending,
+            claim: Some(claim),
+        }))
+    }
+}
+
+fn output_memo(key: &CacheKey) -> CacheKey {
+    let mut memo = KeyBuilder::new("output of a rerun");
+    memo.key("key", key);
+    memo.finish()
+}
