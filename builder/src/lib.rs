@@ -12,6 +12,7 @@ pub mod export;
 pub mod image;
 mod lock;
 pub mod machine;
+mod once;
 pub mod op;
 pub mod outcome;
 pub mod progress;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::locked;
 
 /// As much as is looked at: a tar header and a bit.
 const HEAD: u64 = 1024;
@@ -19,7 +21,7 @@ impl ClientStream {
 
     /// The bytes, for the first who asks.
     pub fn take(&self) -> Option<Box<dyn Read + Send>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        locked(&self.0).take()
     }
 }
 

@@ -1,8 +1,7 @@
 //! Layers as blobs: pulled ones as they came, our own compressed when first asked for.
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cache::digest::{CacheKey, Descriptor, DiffId};
 use cache::key::builder::KeyBuilder;
@@ -14,12 +13,10 @@ use cache::root::StatePaths;
 use crate::cancel::CancelFlag;
 use crate::clock::Clock;
 use crate::export::{BlobOrigin, Codec, Encoding, LayerError, LayerSource, PulledBlobs};
+use crate::once::OncePerKey;
 use crate::op::blob::Packing;
 use crate::op::error::StepError;
 use crate::op::layers::Layers;
-
-/// The outcome of making a blob, once it is made.
-type Turn = Arc<Mutex<Option<Descriptor>>>;
 
 /// What [`Blobs`] is made of.
 pub(super) struct BlobsParts {
@@ -45,8 +42,8 @@ pub(super) struct Blobs {
     clock: Clock,
     threads: usize,
     stop: CancelFlag,
-    /// One turn a layer and encoding: who comes second waits for the first one's work.
-    turns: Mutex<BTreeMap<(DiffId, Codec), Turn>>,
+    /// One for each layer and encoding.
+    made: OncePerKey<(DiffId, Codec), Descriptor>,
 }
 
 impl Blobs {
@@ -59,7 +56,7 @@ impl Blobs {
             clock: parts.clock,
             threads: parts.threads,
             stop: parts.stop,
-            turns: Mutex::default(),
+            made: OncePerKey::default(),
         }
     }
 
@@ -146,19 +143,10 @@ impl LayerSource for Blobs {
         if let Some(pulled) = self.pulled(layer, encoding) {
             return Ok(pulled);
         }
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry((layer.clone(), encoding.codec)).or_default())
-        };
-        let mut done = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(descriptor) = &*done {
-            return Ok(descriptor.clone());
-        }
-        let descriptor = self
-            .compress(layer, encoding.codec)
-            .map_err(failed("compress", layer))?;
-        *done = Some(descriptor.clone());
-        Ok(descriptor)
+        self.made.get((layer.clone(), encoding.codec), || {
+            self.compress(layer, encoding.codec)
+                .map_err(failed("compress", layer))
+        })
     }
 
     fn known(&self, layer: &DiffId, encoding: Encoding) -> Option<Descriptor> {

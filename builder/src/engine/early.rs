@@ -17,6 +17,7 @@ use frontend::graph::{Graph, Op, VertexId};
 use crate::export::activity::Activity;
 use crate::export::registry::Pusher;
 use crate::export::store::{ACTIVITY, Beginning};
+use crate::lock::locked;
 use crate::op::watch::{StepNews, Watcher};
 use crate::progress::sink::EventSink;
 
@@ -141,7 +142,7 @@ impl EarlyPush {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Layers of the result are known.

@@ -7,10 +7,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::error::Wanted;
 use super::{ExportError, Failure};
+use crate::lock::locked;
 
 /// Large enough that system calls do not count, small enough for the cache.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -53,7 +54,7 @@ impl Destination {
         match self {
             Self::File(path) => write_file(path, fill),
             Self::Stream(writer) => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut writer = locked(writer);
                 through(&mut **writer, None, fill)
             }
         }

@@ -10,10 +10,9 @@
 //! A blob is sent only if the repository does not have it and no repository of the same registry can lend it. If all blobs
 //! are described already and a tag names our manifest already, asking for that tag is all that happens.
 
-use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::digest::{Descriptor, DiffId, Digest};
 use frontend::reference::Reference;
@@ -24,6 +23,7 @@ use super::spec::PushUnder;
 use super::{BlobOrigin, ExportError, Failure, LayerSource, parallel};
 use crate::image::Image;
 use crate::image::manifest::Annotations;
+use crate::once::OncePerKey;
 
 /// Blobs sent at once to one repository.
 const UPLOADS_AT_ONCE: usize = 8;
@@ -98,16 +98,13 @@ pub fn by_repository(names: &[Reference]) -> Vec<Vec<Reference>> {
     repositories
 }
 
-/// Whose turn a layer is: the lock is held while it is handled.
-type LayerTurn = Arc<Mutex<Option<Descriptor>>>;
-
 /// A push that may begin before the image is complete.
 pub struct Pusher {
     repositories: Vec<Repository>,
     layers: Arc<dyn LayerSource>,
     form: Form,
     under: PushUnder,
-    turns: Mutex<BTreeMap<DiffId, LayerTurn>>,
+    sent: OncePerKey<DiffId, Descriptor>,
 }
 
 impl std::fmt::Debug for Pusher {
@@ -131,7 +128,7 @@ impl Pusher {
             layers,
             form,
             under,
-            turns: Mutex::default(),
+            sent: OncePerKey::default(),
         }
     }
 
@@ -150,14 +147,15 @@ impl Pusher {
         layer: &DiffId,
         activity: &Activity<'_>,
     ) -> Result<Descriptor, ExportError> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.entry(layer.clone()).or_default().clone()
-        };
-        let mut done = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(blob) = &*done {
-            return Ok(blob.clone());
-        }
+        self.sent
+            .get(layer.clone(), || self.send_layer(layer, activity))
+    }
+
+    fn send_layer(
+        &self,
+        layer: &DiffId,
+        activity: &Activity<'_>,
+    ) -> Result<Descriptor, ExportError> {
         let blob = self.layers.ensure(layer, self.form.encoding)?;
         for repository in &self.repositories {
             let open = || {
@@ -170,7 +168,6 @@ impl Pusher {
                 activity.status(&id, bytes, blob.size, is_completed);
             })?;
         }
-        *done = Some(blob.clone());
         Ok(blob)
     }
 
@@ -181,7 +178,7 @@ impl Pusher {
     /// A layer's or a registry's. No name points to an image that is not complete.
     pub fn finish(&self, image: &Image, activity: &Activity<'_>) -> Result<Prepared, ExportError> {
         // What began early is new: it need not be asked for.
-        if self.has_begun() {
+        if self.sent.has_begun() {
             return self.send_all(image, activity);
         }
         if let Some(prepared) = prepare::known(image, &*self.layers, &self.form)?
@@ -198,11 +195,6 @@ impl Pusher {
             return Ok(prepared);
         }
         self.send_all(image, activity)
-    }
-
-    fn has_begun(&self) -> bool {
-        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        !turns.is_empty()
     }
 
     fn send_all(&self, image: &Image, activity: &Activity<'_>) -> Result<Prepared, ExportError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cache::checksum::stat_cache::StatCache;
 use cache::root::StatePaths;
@@ -13,6 +13,7 @@ use super::copy::source::SourceTree;
 use super::error::StepError;
 use crate::context::ignore_file::IgnoreFile;
 use crate::context::walk::{ContextDir, ExcludeNothing, Excludes};
+use crate::lock::locked;
 
 /// A context.
 pub enum LocalSource {
@@ -68,7 +69,7 @@ impl Contexts {
             LocalSource::Tree(tree) => return Ok(Arc::clone(tree)),
             LocalSource::Directory { path, ignore } => (path, ignore),
         };
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = locked(&self.open);
         if let Some(dir) = open.get(name) {
             return Ok(Arc::new(ContextSource::new(name, Arc::clone(dir))));
         }
@@ -89,7 +90,7 @@ impl Contexts {
     ///
     /// The store cannot be written.
     pub fn save(&self) -> Result<(), StepError> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = locked(&self.open);
         for dir in open.values() {
             dir.stat_cache().save()?;
         }

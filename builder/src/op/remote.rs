@@ -4,7 +4,7 @@
 //! the key. Fetching happens at most once for an answer; what was fetched to learn the key is kept for the layer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cache::digest::{CacheKey, DiffId};
 use cache::key::builder::Parts;
@@ -20,6 +20,7 @@ use super::http::{self, Fetched};
 use super::layers::Layers;
 use super::steps::{Secrets, Steps};
 use crate::cancel::CancelFlag;
+use crate::lock::locked;
 use crate::progress::event::Event;
 use crate::registry::client::Client;
 use crate::registry::error::RegistryError;
@@ -125,12 +126,12 @@ impl Remotes {
     }
 
     fn keep(&self, id: VertexId, fetched: Fetched) {
-        let mut all = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locked(&self.fetched);
         all.insert(id, fetched);
     }
 
     fn take(&self, id: VertexId) -> Option<Fetched> {
-        let mut all = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = locked(&self.fetched);
         all.remove(&id)
     }
 }

@@ -1,12 +1,13 @@
 //! Runs commands through one sandbox host a build, started with the first command.
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
 
 use super::error::StepError;
 use crate::cancel::CancelFlag;
+use crate::lock::locked;
 use crate::progress::event::Stream;
 use crate::sandbox::{
     Cancel, Exit, HostOptions, Rung, SandboxError, SandboxHost, SandboxSpec, spec,
@@ -86,16 +87,11 @@ impl Runner {
 
     /// Ends the host, if it was started.
     pub fn stop(&self) {
-        drop(
-            self.host
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        drop(locked(&self.host).take());
     }
 
     fn host(&self) -> Result<Arc<SandboxHost>, StepError> {
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut host = locked(&self.host);
         if let Some(host) = &*host {
             return Ok(Arc::clone(host));
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::event::{Event, Timed};
 use super::sink::EventSink;
 use crate::clock::Clock;
+use crate::lock::locked;
 
 /// Command output that may wait to be shown. Large enough that a display that draws 10 times a second takes a
 /// 10 MB/s log without stopping it, small against the memory budget.
@@ -86,7 +87,7 @@ impl Queue {
 
     // A panic of another thread while it held the lock leaves a queue that is still a queue.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner)
     }
 }
 

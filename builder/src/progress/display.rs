@@ -233,10 +233,11 @@ impl Output {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::Mutex;
 
     use super::super::tracker::tests::{added, completed, failed, output, started, vertex};
     use super::*;
+    use crate::lock::locked;
     use crate::progress::event::Event;
 
     /// A terminal's other end: keeps what is written, or is gone.
@@ -253,10 +254,7 @@ mod tests {
             }
             // Short, as a pipe may be.
             let taken = bytes.len().min(7);
-            self.written
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(&bytes[..taken]);
+            locked(&self.written).extend(&bytes[..taken]);
             Ok(taken)
         }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use super::display::SizeFn;
 use super::frame::{self, Line, Size, Tone};
 use super::tracker::Tracker;
+use crate::lock::locked;
 
 /// Shortest time between two frames: 15 a second.
 const INTERVAL: Duration = Duration::from_millis(67);
@@ -179,14 +180,14 @@ impl Inner {
     }
 
     fn try_write(&self, text: &str) -> io::Result<()> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = locked(&self.writer);
         writer.write_all(text.as_bytes())
     }
 
     /// Writes, and does not mind if the terminal is gone.
     fn write(&self, text: &str) {
         let written = self.try_write(text).and_then(|()| {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut writer = locked(&self.writer);
             writer.flush()
         });
         if let Err(error) = written {
@@ -233,7 +234,7 @@ impl TermLike for Screen {
     }
 
     fn flush(&self) -> io::Result<()> {
-        let mut writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = locked(&self.0.writer);
         writer.flush()
     }
 }

@@ -5,7 +5,7 @@
 //! anonymously by GET.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -22,6 +22,7 @@ use super::hosts::{Endpoint, Security};
 use super::reply::Reply;
 use super::scopes::Scopes;
 use super::transport::{Outgoing, Payload, Redirects, Transport, authority, shown};
+use crate::lock::locked;
 
 /// What we call ourselves at token services.
 const CLIENT_ID: &str = "build";
@@ -197,7 +198,7 @@ impl Authorizer {
     }
 
     fn state(&self, host: &str) -> Arc<tokio::sync::Mutex<HostState>> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hosts = locked(&self.hosts);
         Arc::clone(hosts.entry(host.to_owned()).or_default())
     }
 

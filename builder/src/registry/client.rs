@@ -6,7 +6,7 @@
 //! time, and one more connection is left for documents, so that a manifest never waits behind layers (features.md 7.1).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use frontend::reference::Reference;
 use reqwest::header::HeaderMap;
@@ -23,6 +23,7 @@ use super::refusal::{Failure, MAX_ERROR, refusal};
 use super::reply::Reply;
 use super::retry::{Attempts, Backoff, Retry};
 use super::transport::{Origin, Outgoing, Payload, Redirects, Scheme, Timeouts, Transport};
+use crate::lock::locked;
 
 /// Blobs that move to or from one host at a time: BuildKit's `maxRegistryConcurrency`.
 pub const MAX_TRANSFERS: usize = 4;
@@ -343,7 +344,7 @@ impl Client {
 impl Engine {
     async fn permits(&self, host: &str, is_transfer: bool) -> Vec<OwnedSemaphorePermit> {
         let lanes = {
-            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lanes = locked(&self.lanes);
             let new = || Lanes {
                 transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
                 all: Arc::new(Semaphore::new(MAX_TRANSFERS + 1)),
@@ -361,7 +362,7 @@ impl Engine {
 
     fn schemes(&self, endpoint: &Endpoint) -> Result<Vec<Scheme>, ConfigError> {
         let known = {
-            let schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+            let schemes = locked(&self.schemes);
             schemes.get(&endpoint.host).copied()
         };
         match known {
@@ -371,7 +372,7 @@ impl Engine {
     }
 
     fn remember(&self, endpoint: &Endpoint, scheme: Scheme) {
-        let mut schemes = self.schemes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schemes = locked(&self.schemes);
         schemes.insert(endpoint.host.clone(), scheme);
     }
 

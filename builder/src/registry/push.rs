@@ -5,7 +5,7 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cache::digest::Digest;
 use frontend::reference::Reference;
@@ -20,6 +20,7 @@ use super::error::RegistryError;
 use super::hosts::Endpoint;
 use super::reply::Reply;
 use super::transport::{Payload, keep_tls};
+use crate::lock::locked;
 
 /// Bytes read at a time: enough to keep reading cheap, small beside the memory that a build may use.
 const CHUNK: usize = 256 << 10;
@@ -343,7 +344,7 @@ impl UploadState {
 
     /// Why the bytes could not be read, if that is why the request failed.
     pub(crate) fn take_failure(&self) -> Option<io::Error> {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = locked(&self.failure);
         failure.take()
     }
 }
@@ -361,7 +362,7 @@ pub(crate) fn body_stream(upload: &Upload<'_>) -> (Body, UploadState) {
         let result = opened.and_then(|reader| read_all(reader, size, &chunks));
         if let Err(error) = result {
             let broken = io::Error::from(error.kind());
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            *locked(&failure) = Some(error);
             // The connection may be gone already.
             chunks.blocking_send(Err(broken)).ok();
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{
@@ -21,6 +21,7 @@ use super::proxy::Proxies;
 use super::push::{Upload, body_stream};
 use super::reply::Reply;
 use super::tls::{Tls, Verification};
+use crate::lock::locked;
 
 /// As many as Go's client follows.
 const MAX_REDIRECTS: usize = 10;
@@ -317,12 +318,12 @@ impl Transport {
                 }
             },
         };
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = locked(&self.clients);
         Ok(clients.entry(key).or_insert(client).clone())
     }
 
     fn cached(&self, key: &ClientKey) -> Option<Client> {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = locked(&self.clients);
         clients.get(key).cloned()
     }
 }
