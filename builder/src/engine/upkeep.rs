@@ -52,6 +52,10 @@ impl Upkeep {
     /// What a build leaves for later: waiting for the disk, and a collection if the store is above its cap.
     fn settle(&self, paths: &StatePaths, cap_bytes: Option<u64>) -> Result<String, Failure> {
         durable::settle(paths, &self.boot).map_err(|error| environment(&error))?;
+        // Waiting for the disk takes its time: a store that was deleted meanwhile stays deleted.
+        if !paths.format().exists() {
+            return Ok(String::new());
+        }
         let cap = match cap_bytes {
             Some(cap) => cap,
             None => gc::default_cap(paths).map_err(|error| environment(&error))?,
