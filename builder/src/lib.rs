@@ -15,6 +15,7 @@ pub mod machine;
 mod once;
 pub mod op;
 pub mod outcome;
+mod parallel;
 pub mod progress;
 pub mod registry;
 pub mod sandbox;

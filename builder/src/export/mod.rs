@@ -29,7 +29,6 @@ mod http;
 pub mod local_dir;
 pub mod metadata;
 pub mod oci_layout;
-mod parallel;
 pub mod prepare;
 pub mod registry;
 pub mod spec;

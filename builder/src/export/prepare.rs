@@ -8,10 +8,11 @@ use frontend::platform::Platform;
 use super::activity::Activity;
 use super::annotation::{self, AnnotationError};
 use super::spec::ImageForm;
-use super::{Encoding, ExportError, LayerError, LayerSource, parallel};
+use super::{Encoding, ExportError, LayerError, LayerSource};
 use crate::image::Image;
 use crate::image::history::{ImageLayer, LayerOrigin};
 use crate::image::manifest::{self, Annotations, Manifest, MediaTypes};
+use crate::parallel;
 
 /// Layers asked for at once. Compression is spread over the cores below this; more than one at a time is for layers that
 /// only have to be looked up.

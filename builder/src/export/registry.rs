@@ -20,10 +20,11 @@ use frontend::reference::Reference;
 use super::activity::Activity;
 use super::prepare::{self, Form, Prepared};
 use super::spec::PushUnder;
-use super::{BlobOrigin, ExportError, Failure, LayerSource, parallel};
+use super::{BlobOrigin, ExportError, Failure, LayerSource};
 use crate::image::Image;
 use crate::image::manifest::Annotations;
 use crate::once::OncePerKey;
+use crate::parallel;
 
 /// Blobs sent at once to one repository.
 const UPLOADS_AT_ONCE: usize = 8;

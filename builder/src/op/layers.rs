@@ -35,6 +35,7 @@ use super::fetch::Progress;
 use super::image::{KnownImage, Origin};
 use crate::cancel::CancelFlag;
 use crate::lock::locked;
+use crate::parallel;
 use crate::progress::event::VertexRef;
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
@@ -238,39 +239,20 @@ impl Layers {
 
     /// The indexes of a stack, bottom first.
     pub(crate) fn stack(&self, layers: &[DiffId]) -> Result<LayerStack, StepError> {
-        let fetched = self.each(layers, |layer| Ok(self.layer(layer)?.index()?))?;
-        Ok(LayerStack::new(fetched))
-    }
-
-    /// Does work on several layers at once: most of it is waiting for a registry or unpacking.
-    fn each<T: Send>(
-        &self,
-        layers: &[DiffId],
-        work: impl Fn(&DiffId) -> Result<T, StepError> + Sync,
-    ) -> Result<Vec<T>, StepError> {
         let is_here = |layer: &DiffId| matches!(self.store.layer(layer), Ok(Some(_)));
-        if layers.iter().all(is_here) {
-            return layers.iter().map(work).collect();
-        }
-        std::thread::scope(|scope| {
-            let work = &work;
-            let threads: Vec<_> = layers
-                .iter()
-                .map(|layer| scope.spawn(move || work(layer)))
-                .collect();
-            let ended = threads.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            ended.collect()
-        })
+        let fetched = each(layers, is_here, |layer| Ok(self.layer(layer)?.index()?))?;
+        Ok(LayerStack::new(fetched))
     }
 
     /// A stack as lower directories of an overlay.
     pub(super) fn overlay(&self, layers: &[DiffId]) -> Result<OverlayLayers, StepError> {
         let distinct: BTreeSet<&DiffId> = layers.iter().collect();
         let distinct: Vec<DiffId> = distinct.into_iter().cloned().collect();
-        self.each(&distinct, |layer| self.with_tree(layer))?;
+        let is_unpacked = |layer: &DiffId| {
+            let known = self.store.layer(layer).ok().flatten();
+            known.is_some_and(|known| known.tree(&self.format).is_some())
+        };
+        each(&distinct, is_unpacked, |layer| self.with_tree(layer))?;
         // overlayfs refuses a directory that is given twice. What a layer says is said by its upper occurrence already,
         // so the lower ones can go.
         let mut seen = BTreeSet::new();
@@ -384,4 +366,21 @@ impl Layers {
         })?;
         Ok(packed.diff_id)
     }
+}
+
+/// How many layers are fetched or unpacked at once: enough to keep a registry's line and the cores busy, and few enough
+/// for the memory that each takes.
+const LAYERS_AT_ONCE: usize = 8;
+
+/// Does work on several layers, on several threads if not all are ready: most of it is waiting for a registry or unpacking.
+fn each<T: Send>(
+    layers: &[DiffId],
+    is_ready: impl Fn(&DiffId) -> bool,
+    work: impl Fn(&DiffId) -> Result<T, StepError> + Sync,
+) -> Result<Vec<T>, StepError> {
+    let threads = match layers.iter().all(is_ready) {
+        true => 1,
+        false => LAYERS_AT_ONCE,
+    };
+    parallel::map(layers, threads, work)
 }

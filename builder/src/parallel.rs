@@ -3,9 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::lock::locked;
+
 /// Does `work` on each item on at most `threads` threads; results in the order of the items. After a failure no further
 /// item is begun, and the failure of the first such item is returned.
-pub(super) fn map<T: Sync, R: Send, E: Send>(
+pub(crate) fn map<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R, E> + Sync,
@@ -19,10 +21,7 @@ pub(super) fn map<T: Sync, R: Send, E: Send>(
             let Some(item) = items.get(index) else { break };
             let result = work(item);
             has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
-            let mut done = done
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            done.push((index, result));
+            locked(&done).push((index, result));
         }
     };
     std::thread::scope(|scope| {
