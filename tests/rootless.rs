@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::process::{Running, assert_nothing_mounted, assert_nothing_runs};
 use crate::support::user::User;
-use crate::support::{Place, finish, image::Image, layout};
+use crate::support::{Place, finish, layout};
 
 /// Projects whose layers show owners, modes, links, deletions and attributes. Each base is the small one.
 const PROJECTS: [(&str, &str); 13] = [
@@ -129,23 +129,11 @@ fn archive() -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Builds with all times clamped.
-fn clamped(place: &Place) -> Image {
-    let file = place.path("clamped.tar");
-    let epoch = "--build-arg=SOURCE_DATE_EPOCH=1200000000";
-    let output = format!(
-        "--output=type=oci,dest={},rewrite-timestamp=true",
-        file.display()
-    );
-    place.build(&[epoch, &output]).success();
-    Image::read(&file)
-}
-
 #[test]
 fn root_and_an_ordinary_user_build_the_same_images() {
     for (name, text) in PROJECTS {
         let (root, user) = (place(text), place(text).unprivileged());
-        let (by_root, by_user) = (clamped(&root), clamped(&user));
+        let (by_root, by_user) = (root.clamped_image(&[]), user.clamped_image(&[]));
         assert_eq!(by_root.diff_ids(), by_user.diff_ids(), "{name}");
         assert_eq!(by_root.digest, by_user.digest, "{name}");
         if name.starts_with("capabilities") {
@@ -183,7 +171,7 @@ fn devices_of_a_base_are_no_obstacle() {
     let base = shared.path().join("base");
     layout::write(&base, &[&busybox, &devices], &layout::config());
     let text = "FROM devices\nRUN echo 1 > /n/beside && chmod 711 /n\nRUN rm -r /n && mkdir /n\n";
-    let build = |place: Place| clamped(&place.with_base("devices", &base));
+    let build = |place: Place| place.with_base("devices", &base).clamped_image(&[]);
     let root = build(Place::with_dockerfile(text));
     let user = build(Place::with_dockerfile(text).unprivileged());
     assert_eq!(root.diff_ids(), user.diff_ids());

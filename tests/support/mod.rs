@@ -27,6 +27,9 @@ use user::User;
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_builder");
 
+/// What times are clamped to where they are: 2020-09-13T12:26:40Z.
+pub(crate) const EPOCH: u64 = 1_600_000_000;
+
 /// A folder of the repository's test data.
 pub(crate) fn testdata(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -329,8 +332,19 @@ impl Place {
 
     /// Builds and reads the image back.
     pub(crate) fn image(&self, args: &[&str]) -> image::Image {
+        self.archived(args, "")
+    }
+
+    /// Builds with every time clamped to [`EPOCH`] and reads the image back.
+    pub(crate) fn clamped_image(&self, args: &[&str]) -> image::Image {
+        let epoch = format!("--build-arg=SOURCE_DATE_EPOCH={EPOCH}");
+        let args = [args, &[epoch.as_str()]].concat();
+        self.archived(&args, ",rewrite-timestamp=true")
+    }
+
+    fn archived(&self, args: &[&str], attributes: &str) -> image::Image {
         let file = self.path("image.tar");
-        let output = format!("type=oci,dest={}", file.display());
+        let output = format!("type=oci,dest={}{attributes}", file.display());
         let args: Vec<&str> = [args, &["--output", &output]].concat();
         self.build(&args).success();
         image::Image::read(&file)

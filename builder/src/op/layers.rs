@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread::ScopedJoinHandle;
 
 use cache::blob::dir::DirStore;
 use cache::digest::DiffId;
@@ -342,26 +343,24 @@ impl Layers {
         let packed = pack(&clamped, &tree, &mut nowhere())?;
         self.lease.pin(&packed.diff_id)?;
         locked(&self.made).insert(packed.diff_id.clone());
-        let failed = |source| StepError::Io {
-            attempt: "pack the layer",
-            path: tree.clone(),
-            source,
-        };
-        let (reader, writer) = io::pipe().map_err(failed)?;
         std::thread::scope(|scope| {
-            let packing = scope.spawn(|| {
-                let mut sink = Plain(io::BufWriter::with_capacity(1 << 18, writer));
-                pack(&clamped, &tree, &mut sink)
+            let mut packing = None;
+            // Not asked for where the store has it already, by an earlier build with the same epoch.
+            let made = self.store.ensure_tree(&packed.diff_id, &self.format, || {
+                let (reader, writer) = io::pipe()?;
+                packing = Some(scope.spawn(|| {
+                    let mut sink = Plain(io::BufWriter::with_capacity(1 << 18, writer));
+                    pack(&clamped, &tree, &mut sink)
+                }));
+                Ok(reader)
             });
-            let made = self
-                .store
-                .ensure_tree(&packed.diff_id, &self.format, || Ok(reader));
-            match packing.join() {
+            match packing.map(ScopedJoinHandle::join) {
+                None => made.map(drop).map_err(StepError::from),
                 // A reader that gave up breaks the pipe; why it gave up is the cause.
-                Ok(packing) => made
+                Some(Ok(packing)) => made
                     .map_err(StepError::from)
-                    .and(packing.map_err(StepError::from)),
-                Err(panic) => std::panic::resume_unwind(panic),
+                    .and(packing.map(drop).map_err(StepError::from)),
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
             }
         })?;
         Ok(packed.diff_id)
