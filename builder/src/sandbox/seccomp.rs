@@ -9,6 +9,9 @@
 //! conditions first, then ranges of numbers with one answer. A linear list is fast enough: since Linux 5.11 the kernel
 //! keeps a bitmap of the numbers whose answer doesn't depend on arguments and doesn't run the program for them. An unknown
 //! architecture gets the default answer.
+//!
+//! Numbers above all that are allowed are system calls the profile's authors did not know: they don't exist here (ENOSYS), as with
+//! runc. C libraries try the newest call first and fall back to an older one only on that answer.
 
 use std::collections::BTreeMap;
 
@@ -85,8 +88,8 @@ struct Condition {
 enum Comparison {
     #[serde(rename = "SCMP_CMP_EQ")]
     Equal,
-    #[serde(rename = "SCMP_CMP_NE")]
-    NotEqual,
+    #[serde(rename = "SCMP_CMP_LT")]
+    Less,
     /// `arg & value == value_two`
     #[serde(rename = "SCMP_CMP_MASKED_EQ")]
     MaskedEqual,
@@ -138,7 +141,8 @@ pub(super) fn compile(architecture: &str, capabilities: &[&str]) -> Result<Filte
         for abi in architecture.abis {
             collect(&profile, &numbers, *abi, capabilities, &mut answers);
         }
-        let body = emit_body(&answers, profile.default_errno_ret);
+        let unknown = unknown(architecture, &answers);
+        let body = emit_body(&answers, &unknown, profile.default_errno_ret);
         let length = u32::try_from(body.len())
             .map_err(|_too_long| CompileError::Profile("too long".to_owned()))?;
         program.push(jump(JEQ, architecture.audit, 1, 0));
@@ -186,6 +190,23 @@ fn collect(
     }
 }
 
+/// The numbers above the last one answered of each ABI, up to where the next ABI's begin.
+fn unknown(architecture: &Architecture, answers: &Answers) -> Vec<(u32, u32)> {
+    let markers = architecture.abis.iter().map(|(_, _, marker)| *marker);
+    let ends = markers
+        .clone()
+        .skip(1)
+        .map(|next| next - 1)
+        .chain([u32::MAX]);
+    markers
+        .zip(ends)
+        .filter_map(|(first, end)| {
+            let (last, _) = answers.range(first..=end).next_back()?;
+            Some((last + 1, end))
+        })
+        .collect()
+}
+
 /// One row per system call, one column per ABI.
 fn numbers() -> BTreeMap<&'static str, Vec<Option<u32>>> {
     NUMBERS
@@ -199,7 +220,11 @@ fn numbers() -> BTreeMap<&'static str, Vec<Option<u32>>> {
         .collect()
 }
 
-fn emit_body(answers: &Answers, default_errno: u16) -> Vec<libc::sock_filter> {
+fn emit_body(
+    answers: &Answers,
+    unknown: &[(u32, u32)],
+    default_errno: u16,
+) -> Vec<libc::sock_filter> {
     let default = answer(RuleAction::Errno, default_errno);
     let mut body = vec![load(OFFSET_NUMBER)];
     let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -217,13 +242,22 @@ fn emit_body(answers: &Answers, default_errno: u16) -> Vec<libc::sock_filter> {
         }
     }
     for (first, last) in ranges {
-        body.push(jump(JGE, first, 0, 2));
-        body.push(jump(JGT, last, 1, 0));
-        body.push(answer(RuleAction::Allow, 0));
+        body.extend(emit_range(first, last, answer(RuleAction::Allow, 0)));
+    }
+    for (first, last) in unknown {
+        body.extend(emit_range(*first, *last, answer(RuleAction::Errno, ENOSYS)));
     }
     body.push(default);
     body
 }
+
+/// The answer to the numbers from `first` to `last`.
+fn emit_range(first: u32, last: u32, answer: libc::sock_filter) -> [libc::sock_filter; 3] {
+    [jump(JGE, first, 0, 2), jump(JGT, last, 1, 0), answer]
+}
+
+/// The system call does not exist.
+const ENOSYS: u16 = 38;
 
 /// A block for one system call; it never falls through, so the accumulator's loss of the number does no harm.
 fn emit_conditional(
@@ -279,11 +313,12 @@ fn emit_check(condition: &Condition) -> Vec<libc::sock_filter> {
             load(argument + 4),
             jump(JEQ, high, TO_PASS, TO_FAIL),
         ],
-        Comparison::NotEqual => vec![
-            load(argument),
-            jump(JEQ, low, 0, TO_PASS),
+        Comparison::Less => vec![
             load(argument + 4),
-            jump(JEQ, high, TO_FAIL, TO_PASS),
+            jump(JGT, high, TO_FAIL, 0),
+            jump(JEQ, high, 0, TO_PASS),
+            load(argument),
+            jump(JGE, low, TO_FAIL, TO_PASS),
         ],
         Comparison::MaskedEqual => vec![
             load(argument),
@@ -342,7 +377,7 @@ mod tests {
 
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const EPERM: u32 = libc::SECCOMP_RET_ERRNO | 1;
-    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | 38;
+    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | super::ENOSYS as u32;
 
     /// Interprets the program as the kernel does.
     fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 3]) -> u32 {
@@ -403,18 +438,45 @@ mod tests {
                 EPERM,
             ),
             ("socket inet", x64, 41, [2, 1, 0], ALLOW),
+            ("socket netlink", x64, 41, [16, 3, 0], ALLOW),
+            ("socket x25", x64, 41, [9, 1, 0], ALLOW),
+            ("socket rds", x64, 41, [21, 1, 0], ALLOW),
+            ("socket key", x64, 41, [12, 3, 0], EPERM),
+            ("socket alg", x64, 41, [38, 5, 0], EPERM),
             ("socket vsock", x64, 41, [40, 1, 0], EPERM),
             (
-                "socket with a high half",
+                "socket alg with a high half",
                 x64,
                 41,
-                [1 << 40 | 40, 1, 0],
-                ALLOW,
+                [1 << 32 | 38, 5, 0],
+                EPERM,
             ),
+            (
+                "socket inet with a high half",
+                x64,
+                41,
+                [1 << 32 | 2, 1, 0],
+                EPERM,
+            ),
+            (
+                "pidfd_getfd, which wants a capability",
+                x64,
+                438,
+                [0; 3],
+                EPERM,
+            ),
+            ("pkey_alloc", x64, 330, [0; 3], ALLOW),
+            ("listmount", x64, 458, [0; 3], ALLOW),
             ("personality 0", x64, 135, [0; 3], ALLOW),
             ("personality query", x64, 135, [0xffff_ffff, 0, 0], ALLOW),
             ("personality no aslr", x64, 135, [0x0004_0000, 0, 0], EPERM),
-            ("a number beyond", x64, 9999, [0; 3], EPERM),
+            ("lsm_list_modules", x64, 461, [0; 3], EPERM),
+            ("the last number", x64, 466, [0; 3], ALLOW),
+            ("a number beyond", x64, 467, [0; 3], ENOSYS),
+            ("a number far beyond", x64, x32 - 1, [0; 3], ENOSYS),
+            ("x32 beyond", x64, x32 | 999, [0; 3], ENOSYS),
+            ("i386 beyond", x86, 999, [0; 3], ENOSYS),
+            ("no number", x64, u32::MAX, [0; 3], ENOSYS),
             ("x32 read", x64, x32, [0; 3], ALLOW),
             ("x32 mount", x64, x32 | 165, [0; 3], EPERM),
             ("i386 read", x86, 3, [0; 3], ALLOW),
