@@ -28,6 +28,7 @@ mod escape;
 mod explain;
 mod interop;
 mod killing;
+mod likeness;
 mod limits;
 mod logs;
 mod output;

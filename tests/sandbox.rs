@@ -883,10 +883,11 @@ fn as_child_inside() {
         .sh("grep -E '^(CapBnd|NoNewPrivs|Seccomp:)' /proc/self/status
             touch /own && chmod 640 /own; echo 1 > /dev/null; head -c 2 /dev/zero | wc -c; ls /dev/pts
             mknod /tmp/z c 1 5 2>/dev/null || echo no mknod; test -d /sys/kernel && echo sys; touch /sys/x 2>/dev/null || echo ro
-            stat -c '%a %u:%g' /run/secrets/tok; hostname; test -c /dev/tty && echo tty; rm -rf /home; ls /home 2>/dev/null || echo gone")
+            stat -c '%a %u:%g' /run/secrets/tok; hostname; test -c /dev/tty && echo tty; rm -rf /home; ls /home 2>/dev/null || echo gone
+            ls /sys/fs/cgroup | wc -l")
         .ok();
     let expected = "CapBnd:\t00000000a80425fb\nNoNewPrivs:\t0\nSeccomp:\t2\n2\nptmx\nno mknod\nsys\nro\n400 33:7\n\
-        buildkitsandbox\ntty\ngone\n";
+        buildkitsandbox\ntty\ngone\n0\n";
     assert_eq!(out, expected);
     bench.spec.process.user = "www".into();
     assert_eq!(

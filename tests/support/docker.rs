@@ -74,6 +74,16 @@ impl Docker {
         finish(self.command().args(["load", "--input"]).arg(archive)).success();
     }
 
+    /// `docker build` with BuildKit, on the host's network.
+    pub(crate) fn build(&self, tag: &str, context: &Path) {
+        let mut command = self.command();
+        command
+            .env("DOCKER_BUILDKIT", "1")
+            .args(["build", "--network", "host", "--tag", tag])
+            .arg(context);
+        finish(&mut command).success();
+    }
+
     /// Standard output of a container that runs to its end.
     pub(crate) fn output(&self, args: &[&str]) -> String {
         let mut command = self.command();

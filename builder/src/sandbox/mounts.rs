@@ -46,7 +46,7 @@ pub(super) fn assemble(plan: &Plan) -> Result<Rooted, SetupError> {
         let mount = assembly.root.open(path).attempt(Action::Open, path)?;
         set_attributes(mount.as_fd(), READ_ONLY, path)?;
     }
-    for path in plan.masked {
+    for path in &plan.masked {
         assembly.mask(Path::new(path))?;
     }
     for path in plan.protected {

@@ -31,7 +31,7 @@ pub(super) struct Plan {
     /// Mounts that become read-only when all are in place.
     pub(super) sealed: Vec<PathBuf>,
     /// Paths to hide.
-    pub(super) masked: &'static [&'static str],
+    pub(super) masked: Vec<&'static str>,
     /// Paths to make read-only.
     pub(super) protected: &'static [&'static str],
     /// Capabilities as bits; `None` leaves all.
@@ -204,11 +204,23 @@ pub(super) fn plan(spec: &SandboxSpec, facts: &Facts) -> Result<Plan, SetupError
         root_attributes: confine,
         mounts,
         sealed,
-        masked: if is_insecure { &[] } else { MASKED },
+        masked: masked(spec.security, facts),
         protected: if is_insecure { &[] } else { PROTECTED },
         capabilities: (!is_insecure).then_some(CAPABILITIES),
         is_filtered: !is_insecure,
     })
+}
+
+fn masked(security: Security, facts: &Facts) -> Vec<&'static str> {
+    if security == Security::Insecure {
+        return Vec::new();
+    }
+    let mut masked = MASKED.to_vec();
+    // The host's `/sys` may stand in, and with it the names of all its services and containers.
+    if facts.view == View::Hidden {
+        masked.push("/sys/fs/cgroup");
+    }
+    masked
 }
 
 fn namespaces(network: Network) -> i32 {
@@ -544,6 +556,16 @@ mod tests {
         assert_eq!(of(&spec(), &bare, "/dev"), NO_SUID | NO_DEV);
         assert_eq!(plan(&spec(), &bare).unwrap().root_attributes, NO_DEV);
         assert_eq!(plan(&spec(), &root()).unwrap().root_attributes, 0);
+    }
+
+    #[test]
+    fn cgroups_are_hidden_where_the_steps_own_cannot_be_shown() {
+        let masked = |view| {
+            let facts = Facts { view, ..root() };
+            plan(&spec(), &facts).unwrap().masked
+        };
+        assert_eq!(masked(View::Unified), MASKED);
+        assert_eq!(masked(View::Hidden).last(), Some(&"/sys/fs/cgroup"));
     }
 
     #[test]

@@ -21,12 +21,13 @@ use super::error::{Action, Attempt, Errno as ErrorNumber, SetupError};
 use super::plan::Overlay;
 use super::rooted::open_inside;
 
-/// Mounts a kernel file system, attached nowhere.
+/// Mounts a kernel file system, attached nowhere. Its source is its name, as `df` and scripts expect.
 pub(super) fn filesystem(
     name: &str,
     options: &[(String, Option<String>)],
 ) -> Result<OwnedFd, Errno> {
     let context = fsopen(name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", name)?;
     for (key, value) in options {
         match value {
             Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
@@ -218,6 +219,7 @@ const OPTIONS: [(&str, &str); 3] = [
 
 fn overlay_by_steps(wanted: &Overlay, filler: Option<&Staging>) -> Result<OwnedFd, Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "overlay")?;
     for lower in &wanted.lowers {
         fsconfig_set_string(&context, "lowerdir+", lower.as_path())?;
     }

@@ -105,9 +105,22 @@ pub(super) fn cloexec_from(first: u32) -> io::Result<()> {
 }
 
 /// Sets a signal's disposition to the default. Refused for SIGKILL and SIGSTOP, which is of no interest.
+///
+/// Past the C library, which keeps two signals to itself and ignores them in every process that it spawns.
 pub(super) fn default_signal(signal: i32) {
-    // SAFETY: the handler is a constant, no code of ours; an invalid number is answered with an error.
-    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's struct sigaction: handler (0 is SIG_DFL), flags, restorer, mask.
+    let action = [0_u64; 4];
+    // SAFETY: the action is as large as the kernel's struct with a mask of 8 bytes, is only read, and names no code of ours; the
+    // old action is not asked for; an invalid number is answered with an error.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            action.as_ptr(),
+            std::ptr::null::<u64>(),
+            8,
+        )
+    };
 }
 
 /// A namespace the calling process can move itself into.
