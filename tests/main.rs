@@ -36,6 +36,7 @@ mod progress;
 mod push;
 mod push_verbs;
 mod rootless;
+mod rungs;
 mod sandbox;
 mod ssh;
 mod stability;
