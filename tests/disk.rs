@@ -1,6 +1,8 @@
 //! What a store holds, and what may go of it.
 
-use crate::support::Place;
+use std::os::unix::fs::MetadataExt;
+
+use crate::support::{Place, store};
 
 fn place() -> Place {
     let place = Place::with_dockerfile(
@@ -130,4 +132,38 @@ fn wrong_filters_are_refused() {
         .run(["du", "--format", "xml"])
         .failure(2)
         .says("use table or json");
+}
+
+#[test]
+fn an_ordinary_user_looks_after_trees_of_other_ids() {
+    let place = Place::with_dockerfile(
+        "FROM busybox\nRUN mkdir /d && head -c 2000000 /dev/zero > /d/f && chown -R 33:44 /d && chmod 700 /d && chmod 400 /d/f\n\
+         RUN --mount=type=cache,target=/c,uid=5,mode=0700 echo x > /c/x && chown 6:6 /c/x && chmod 000 /c/x\n",
+    )
+    .unprivileged();
+    place.build(&[]).success();
+    store::settled(&place.root());
+    let items = usage(&place)["items"].as_array().unwrap().clone();
+    let large = |kind: &str| {
+        let mut items = items.iter().filter(|item| item["kind"] == kind);
+        items.any(|item| item["bytes"].as_u64().unwrap() >= 2_000_000)
+    };
+    assert!(large("layer"), "{items:?}");
+    let checked = place.run(["fsck"]).success().stdout;
+    assert!(checked.contains("all well"), "{checked}");
+    place.run(["prune", "--all"]).success();
+    let user = place.root().metadata().unwrap().uid();
+    let others = std::process::Command::new("find")
+        .arg(place.root())
+        .args(["!", "-uid", &user.to_string()])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(others.stdout).unwrap(), "");
+    assert!(
+        !usage(&place)["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|item| item["kind"] == "layer")
+    );
 }

@@ -460,9 +460,14 @@ fn answer(verb: OtherVerb, host: &Host, engine: &dyn Engine) -> Result<String, F
         }
         OtherVerb::Debug(DebugVerb::Rules { rule }) => return answer::rules(rule.as_deref()),
     };
+    let state_root = resolve::state_root(&host.environment, host.is_root)?;
+    if matches!(command, StoreCommand::Upkeep(_)) {
+        // Trees are measured, verified and removed, which only their owners can.
+        engine.prepare(Isolation::Auto, &state_root)?;
+    }
     engine.store(&StoreRequest {
         command,
-        state_root: resolve::state_root(&host.environment, host.is_root)?,
+        state_root,
         registries: registries(host),
     })
 }
