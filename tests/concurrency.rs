@@ -1,31 +1,24 @@
-//! Many builds on one store at once, and builds killed at any instant: every distinct step runs once, results are right.
+//! Many builds on one store at once, and builds killed at any instant: every distinct step runs once, results are those of
+//! a naive evaluator, and every process ends.
 //!
-//! `BUILD_SOAK_ROUNDS` sets how many rounds are run, `BUILD_SOAK_SEED` replays one.
+//! `BUILD_SOAK_ROUNDS` and `BUILD_SOAK_SECONDS` say how many rounds are run, and for how long at most; `BUILD_SOAK_BUILDS` how
+//! many builds there are at once; `BUILD_SOAK_SEED` replays one round.
 
-use std::collections::BTreeSet;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::support::Place;
+use crate::support::image::Image;
+use crate::support::process::Running;
+use crate::support::world::{Luck, Random, World, ran};
 
 const ROUNDS: u64 = 5;
 
-/// SplitMix64: all randomness of a round comes from its printed seed.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
+/// A build that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[expect(
     clippy::disallowed_methods,
@@ -35,142 +28,196 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// The seeds to run, each printed before its round.
-fn seeds() -> Vec<u64> {
+/// Plays rounds, each with its seed, which is printed before.
+#[expect(
+    clippy::print_stdout,
+    reason = "who sees a round fail needs its seed, and a soak its count"
+)]
+fn rounds(play: impl Fn(u64)) {
     if let Some(seed) = number("BUILD_SOAK_SEED") {
-        return vec![seed];
+        return play(seed);
     }
     let first = u64::from(std::process::id()) << 20;
-    let rounds = number("BUILD_SOAK_ROUNDS").unwrap_or(ROUNDS);
-    (first..first + rounds).collect()
-}
-
-/// A Dockerfile of steps drawn from few, so that builds overlap. Each step that runs appends its name to a cache mount.
-fn dockerfile(random: &mut Random) -> (String, Vec<String>) {
-    let mut text = "FROM busybox\n".to_owned();
-    let mut chain = String::new();
-    let mut steps = Vec::new();
-    for _ in 0..2 + random.below(3) {
-        let step = random.below(2);
-        chain = format!("{chain}{step}");
-        text.push_str(&format!(
-            "RUN --mount=type=cache,id=ran,target=/ran echo {chain} >> /ran/log && echo {chain} > /s{chain}\n"
-        ));
-        steps.push(chain.clone());
+    let (since, mut played) = (Instant::now(), 0);
+    let seconds = number("BUILD_SOAK_SECONDS").unwrap_or(u64::MAX);
+    for seed in first..first + number("BUILD_SOAK_ROUNDS").unwrap_or(ROUNDS) {
+        if since.elapsed().as_secs() >= seconds {
+            break;
+        }
+        println!("BUILD_SOAK_SEED={seed}");
+        play(seed);
+        played += 1;
     }
-    (text, steps)
+    println!("{played} rounds");
 }
 
-fn write(place: &Place, name: &str, text: &str) -> String {
-    place.file(name, text);
-    place.context().join(name).display().to_string()
-}
-
-fn start(place: &Place, file: &str, output: &str) -> Child {
-    place
-        .build_command()
-        .args(["-f", file, "--output", output])
-        .arg(place.context())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// What ran, as the steps themselves wrote it down.
-fn ran(place: &Place) -> Vec<String> {
-    let mut lines = Vec::new();
-    for folder in std::fs::read_dir(place.path("root/cache-mounts"))
-        .into_iter()
-        .flatten()
-    {
-        let log = folder.unwrap().path().join("0/log");
-        let text = std::fs::read_to_string(log).unwrap_or_default();
-        lines.extend(text.lines().map(str::to_owned));
+/// A world with its files in a place.
+fn settle(random: &mut Random, luck: Luck) -> (Place, World) {
+    let world = World::draw(random, luck);
+    let place = Place::with_dockerfile(&world.dockerfile());
+    for (name, text) in World::files() {
+        place.file(&name, text);
     }
-    lines.sort();
-    lines
+    (place, world)
+}
+
+/// A build of one stage.
+struct Build {
+    running: Running,
+    stage: usize,
+    output: PathBuf,
+}
+
+impl Build {
+    fn start(place: &Place, stage: usize, number: u64) -> Self {
+        let output = place.path(&format!("{number}.tar"));
+        let mut command = place.build_command();
+        command
+            .arg(format!("--target=s{stage}"))
+            .arg(format!("--output=type=oci,dest={}", output.display()))
+            .arg(place.context());
+        Self {
+            running: Running::start(&mut command),
+            stage,
+            output,
+        }
+    }
+
+    /// Waits for its end and compares its result with the evaluator's.
+    fn end(self, world: &World, seed: u64) {
+        let outcome = self.running.end(LIMIT);
+        match world.result(self.stage) {
+            None => drop(outcome.failure(1).says("exit code: 1")),
+            Some(value) => {
+                drop(outcome.success());
+                let image = Image::read(&self.output);
+                assert_eq!(image.text("v"), value, "seed {seed}, stage {}", self.stage);
+            }
+        }
+    }
+}
+
+/// How often each line is in the log.
+fn counted(place: &Place) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for line in ran(&place.root()) {
+        *counts.entry(line).or_default() += 1;
+    }
+    counts
+}
+
+fn assert_well(place: &Place, seed: u64) {
+    let checked = place.run(["fsck"]).success();
+    let is_well = checked.stdout.contains("all well");
+    assert!(is_well, "seed {seed}: {}", checked.stdout);
 }
 
 #[test]
 fn each_distinct_step_runs_once_whoever_asks() {
-    for seed in seeds() {
-        println!("BUILD_SOAK_SEED={seed}");
+    rounds(|seed| {
         let mut random = Random(seed);
-        let place = Place::new();
-        let builds = 8 + random.below(9);
-        let mut wanted: BTreeSet<String> = BTreeSet::new();
-        let mut children = Vec::new();
+        let (place, world) = settle(&mut random, Luck::Good);
+        let builds = number("BUILD_SOAK_BUILDS").unwrap_or(8 + random.below(9));
+        let stages: Vec<usize> = (0..builds).map(|_| random.index(world.stages())).collect();
+        let started: Vec<Build> = (0..builds)
+            .zip(&stages)
+            .map(|(number, stage)| Build::start(&place, *stage, number))
+            .collect();
+        started
+            .into_iter()
+            .for_each(|build| build.end(&world, seed));
+        let wanted: BTreeSet<String> = stages
+            .iter()
+            .flat_map(|stage| world.steps(*stage))
+            .collect();
+        let wanted: Vec<String> = wanted.into_iter().collect();
+        assert_eq!(ran(&place.root()), wanted, "seed {seed}: each step once");
+    });
+}
+
+#[test]
+fn failures_and_cancellations_of_some_builds_do_not_harm_the_others() {
+    rounds(|seed| {
+        let mut random = Random(seed);
+        let (place, world) = settle(&mut random, Luck::Mixed);
+        let builds = number("BUILD_SOAK_BUILDS").unwrap_or(8 + random.below(9));
+        let (mut canceled, mut unlucky) = (0, 0);
+        let mut allowed = BTreeSet::new();
+        let mut started = Vec::new();
         for number in 0..builds {
-            let (text, steps) = dockerfile(&mut random);
-            let file = write(&place, &format!("Dockerfile.{number}"), &text);
-            let output = place.path(&format!("{number}.tar"));
-            let child = start(
-                &place,
-                &file,
-                &format!("type=oci,dest={}", output.display()),
-            );
-            children.push((child, output, steps.clone()));
-            wanted.extend(steps);
-        }
-        for (child, output, steps) in children {
-            let outcome = child.wait_with_output().unwrap();
-            let told = String::from_utf8_lossy(&outcome.stderr).into_owned();
-            assert!(outcome.status.success(), "seed {seed}:\n{told}");
-            let image = crate::support::image::Image::read(&output);
-            for step in steps {
-                assert_eq!(
-                    image.text(&format!("s{step}")),
-                    format!("{step}\n"),
-                    "seed {seed}"
+            let stage = random.index(world.stages());
+            allowed.extend(world.steps(stage));
+            let build = Build::start(&place, stage, number);
+            if random.once_in(4) {
+                std::thread::sleep(Duration::from_micros(random.below(100_000)));
+                build.running.signal(Signal::INT);
+                let code = build.running.end(LIMIT).code;
+                assert!(
+                    matches!(code, Some(0 | 1 | 130)) || code.is_none(),
+                    "{code:?}"
                 );
+                canceled += 1;
+            } else {
+                unlucky += u64::from(world.result(stage).is_none());
+                started.push(build);
             }
         }
-        let wanted: Vec<String> = wanted.into_iter().collect();
-        assert_eq!(ran(&place), wanted, "seed {seed}: each step once");
-    }
+        started
+            .into_iter()
+            .for_each(|build| build.end(&world, seed));
+        // A step may have written its line and been given up before its result was kept.
+        for (line, count) in counted(&place) {
+            assert!(
+                allowed.contains(&line),
+                "seed {seed}: nobody asked for {line}"
+            );
+            assert!(
+                count <= 1 + canceled + unlucky,
+                "seed {seed}: {line} ran {count} times"
+            );
+        }
+        assert_well(&place, seed);
+    });
 }
 
 #[test]
 fn killed_builds_leave_a_store_that_the_next_uses() {
-    for seed in seeds() {
-        println!("BUILD_SOAK_SEED={seed}");
+    const KILLS: u64 = 6;
+    rounds(|seed| {
         let mut random = Random(seed);
-        let place = Place::new();
-        let (text, steps) = dockerfile(&mut random);
-        let text = format!("{text}COPY data /data\nRUN cat /data > /copy\n");
-        place.file("data", "data\n");
-        let file = write(&place, "Dockerfile", &text);
-        let output = place.path("out.tar");
-        let output_spec = format!("type=oci,dest={}", output.display());
-        for _ in 0..6 {
-            let mut child = start(&place, &file, &output_spec);
+        let (place, world) = settle(&mut random, Luck::Good);
+        let mut allowed = BTreeSet::new();
+        let mut prunes = 0;
+        for number in 0..KILLS {
+            let stage = random.index(world.stages());
+            allowed.extend(world.steps(stage));
+            let build = Build::start(&place, stage, number);
+            let prune = random.once_in(3).then(|| {
+                let mut command = place.command();
+                Running::start(command.args(["prune", "--max-used-space", "1m"]))
+            });
             std::thread::sleep(Duration::from_micros(random.below(250_000)));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            if random.below(3) == 0 {
-                place.run(["prune", "--max-used-space", "1m"]).success();
+            build.running.signal(Signal::KILL);
+            let _killed = build.running.end(LIMIT);
+            if let Some(prune) = prune {
+                prunes += 1;
+                prune.signal(Signal::KILL);
+                let _killed = prune.end(LIMIT);
             }
         }
-        let outcome = start(&place, &file, &output_spec)
-            .wait_with_output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&outcome.stderr).into_owned();
-        assert!(outcome.status.success(), "seed {seed}:\n{told}");
-        let image = crate::support::image::Image::read(&output);
-        assert_eq!(image.text("copy"), "data\n", "seed {seed}");
-        for step in steps {
-            assert_eq!(
-                image.text(&format!("s{step}")),
-                format!("{step}\n"),
-                "seed {seed}"
+        let goal = world.stages() - 1;
+        allowed.extend(world.steps(goal));
+        Build::start(&place, goal, KILLS).end(&world, seed);
+        for (line, count) in counted(&place) {
+            assert!(
+                allowed.contains(&line),
+                "seed {seed}: nobody asked for {line}"
+            );
+            assert!(
+                prunes > 0 || count <= 1 + KILLS,
+                "seed {seed}: {line} ran {count} times"
             );
         }
-        let checked = place.run(["fsck"]).success();
-        assert!(
-            checked.stdout.contains("all well"),
-            "seed {seed}: {}",
-            checked.stdout
-        );
-    }
+        assert_well(&place, seed);
+    });
 }

@@ -13,6 +13,7 @@ pub(crate) mod store;
 pub(crate) mod tools;
 pub(crate) mod user;
 pub(crate) mod web;
+pub(crate) mod world;
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
