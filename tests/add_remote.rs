@@ -440,3 +440,27 @@ fn names_that_would_delete_are_refused() {
     drop(failed.says("`/d/.wh.etc`"));
     store::assert_tidy(&place.root());
 }
+
+#[test]
+fn a_file_that_changed_within_the_second_of_its_time_is_fetched_again() {
+    let web = Web::start();
+    let put = |body: &str, date: &str| {
+        let page = Page {
+            modified: Some(TIME.to_owned()),
+            date: Some(date.to_owned()),
+            ..Page::new(body)
+        };
+        web.put("/f", page);
+    };
+    let place = add(&web.url("/f"));
+    let text = || place.image(&[]).text("to/f");
+    put("one", TIME);
+    assert_eq!(text(), "one");
+    put("two", TIME);
+    assert_eq!(text(), "two");
+    put("two", "Tue, 15 Nov 1994 12:45:30 GMT");
+    assert_eq!(text(), "two");
+    web.take_seen();
+    assert_eq!(text(), "two");
+    assert_eq!(web.take_seen()[0].status, 304);
+}

@@ -15,6 +15,8 @@ pub(crate) struct Page {
     pub(crate) body: Vec<u8>,
     pub(crate) etag: Option<String>,
     pub(crate) modified: Option<String>,
+    /// When it is answered, by the server's clock.
+    pub(crate) date: Option<String>,
     /// The status of the answer, 200 if 0.
     pub(crate) status: u16,
     /// Where to go instead.
@@ -196,6 +198,7 @@ fn answer(request: &Request, shared: &Mutex<Shared>) -> Answer {
     for (name, value) in [
         ("ETag", &page.etag),
         ("Last-Modified", &page.modified),
+        ("Date", &page.date),
         ("Location", &page.location),
     ] {
         headers.extend(value.clone().map(|value| (name.to_owned(), value)));

@@ -1,7 +1,8 @@
 //! Files over HTTP (features.md 1.12): one request a build, and no download of what has not changed.
 //!
 //! What a server said about an address (entity tag, time, digest of the body) is remembered. The next build asks with
-//! these validators; a `304`, or the same entity tag, means the file of then. With `--checksum` nobody is asked: the
+//! these validators; a `304`, or the same entity tag, means the file of then. A time says so only if the answer that gave it
+//! was seconds younger: a file may change again within the second that it bears. With `--checksum` nobody is asked: the
 //! checksum is the key, and the file is fetched only if the layer is not there.
 //!
 //! The layer has one file: mode 0600, owner 0:0, time of `Last-Modified` or 0.
@@ -46,11 +47,18 @@ impl Fetched {
     }
 }
 
+/// How much older than its answer a file must be for its time to tell it from a later one, in seconds: times of HTTP are
+/// whole seconds, and some file systems keep every other one.
+const SETTLED_SECONDS: i64 = 2;
+
 /// What a server said about an address.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Answer {
     etag: Option<String>,
     modified: Option<String>,
+    /// When it said so, by its own clock.
+    #[serde(default)]
+    date: Option<String>,
     /// BLAKE3 of the body.
     content: [u8; 32],
     /// `algorithm:hex`, where a checksum was to be verified.
@@ -68,10 +76,21 @@ enum Asked {
 impl Answer {
     /// Whole seconds since the epoch.
     fn mtime(&self) -> i64 {
-        let text = self.modified.as_deref().unwrap_or_default();
-        let parsed = jiff::fmt::rfc2822::parse(text).ok();
-        parsed.map_or(0, |time| time.timestamp().as_second().max(0))
+        seconds(self.modified.as_deref()).map_or(0, |time| time.max(0))
     }
+
+    /// The time of the file, if a later file cannot have the same.
+    fn settled(&self) -> Option<&str> {
+        let modified = self.modified.as_deref();
+        let age = seconds(self.date.as_deref())? - seconds(modified)?;
+        modified.filter(|_| age >= SETTLED_SECONDS)
+    }
+}
+
+/// Seconds since the epoch of a time as headers give it.
+fn seconds(header: Option<&str>) -> Option<i64> {
+    let parsed = jiff::fmt::rfc2822::parse(header?).ok()?;
+    Some(parsed.timestamp().as_second())
 }
 
 /// Finds out which file an address has, downloading it if that is not known.
@@ -208,7 +227,7 @@ fn ask(fetching: &Fetching<'_>, op: &HttpOp, known: Option<&Answer>) -> Result<A
     let wanted = Wanted {
         url: &url,
         etag: known.and_then(|known| known.etag.as_deref()),
-        modified: known.and_then(|known| known.modified.as_deref()),
+        modified: known.and_then(Answer::settled),
         authorization: authorization(fetching, &url)?,
     };
     fetching.wait(async {
@@ -365,6 +384,7 @@ async fn receive(
     let answer = Answer {
         etag: reply.header("etag").map(str::to_owned),
         modified: reply.header("last-modified").map(str::to_owned),
+        date: reply.header("date").map(str::to_owned),
         content,
         checksum,
     };
@@ -380,6 +400,7 @@ mod tests {
         let answer = |modified: Option<&str>| Answer {
             etag: None,
             modified: modified.map(str::to_owned),
+            date: None,
             content: [0; 32],
             checksum: None,
         };
@@ -390,6 +411,31 @@ mod tests {
             (None, 0),
         ] {
             assert_eq!(answer(modified).mtime(), want, "{modified:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_tells_files_apart_only_once_it_is_past() {
+        let modified = "Tue, 15 Nov 1994 12:45:26 GMT";
+        let settled = |date: Option<&str>| {
+            let answer = Answer {
+                etag: None,
+                modified: Some(modified.to_owned()),
+                date: date.map(str::to_owned),
+                content: [0; 32],
+                checksum: None,
+            };
+            answer.settled().is_some()
+        };
+        for (date, want) in [
+            (Some(modified), false),
+            (Some("Tue, 15 Nov 1994 12:45:27 GMT"), false),
+            (Some("Tue, 15 Nov 1994 12:45:28 GMT"), true),
+            (Some("Tue, 15 Nov 1994 12:45:00 GMT"), false),
+            (Some("now"), false),
+            (None, false),
+        ] {
+            assert_eq!(settled(date), want, "{date:?}");
         }
     }
 
