@@ -162,3 +162,15 @@ fn an_image_is_the_same_from_every_base_with_the_same_layers() {
     let pulled = Image::read(&pulled.path("image.tar"));
     assert_eq!(pulled.manifest["layers"], layout.manifest["layers"]);
 }
+
+#[test]
+fn an_epoch_changes_no_layer_that_an_earlier_one_made() {
+    let text = "FROM busybox\nWORKDIR /made\nCOPY a new/sub/\nCOPY <<EOF /text\nhello\nEOF\n";
+    let args = [1_000, 2_000].map(|epoch| format!("--build-arg=SOURCE_DATE_EPOCH={epoch}"));
+    let shared = place(text);
+    let first = shared.image(&[&args[0]]);
+    let second = shared.image(&[&args[1]]);
+    assert_eq!(first.diff_ids(), second.diff_ids());
+    let fresh = shared.with_root(&tempfile::tempdir().unwrap().path().join("other"));
+    assert_eq!(fresh.image(&[&args[1]]).digest, second.digest);
+}

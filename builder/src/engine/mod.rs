@@ -341,7 +341,6 @@ impl Engine {
                 resolv_conf: self.surroundings.resolv_conf.clone(),
                 secrets: Box::new(input::RequestSecrets::new(request)),
                 agents: Box::new(input::RequestAgents::new(request)),
-                created_mtime: epoch_of(request).unwrap_or(0),
                 threads: self.surroundings.threads,
                 strictness: request.execution.strictness,
                 platform: target.to_string(),

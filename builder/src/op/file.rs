@@ -383,7 +383,6 @@ fn place_all(
     let ground = Ground {
         base: base.as_deref().map(|base| base as &dyn Destination),
         base_input: op.base,
-        epoch: steps.settings.created_mtime,
         room_bytes: steps.layers.free_bytes(),
     };
     let plan = place_on(selection, &borrowed(trees), &ground)?;
@@ -601,7 +600,7 @@ pub(super) fn copy_out(
         &sources,
         steps.settings.threads,
     )?;
-    let plan = place(&selection, &sources, None, steps.settings.created_mtime)?;
+    let plan = place(&selection, &sources, None)?;
     apply(&plan, &sources, directory, steps.settings.threads)?;
     Ok(())
 }

@@ -50,8 +50,6 @@ pub struct StepSettings {
     pub secrets: Box<dyn Secrets>,
     /// Sockets of ssh agents and the like.
     pub agents: Box<dyn Agents>,
-    /// Time of directories that no source gives one, in seconds.
-    pub created_mtime: i64,
     /// Threads for hashing and copying.
     pub threads: usize,
     /// The platform of RUN steps, for their keys.

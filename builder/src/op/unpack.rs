@@ -24,9 +24,6 @@ use crate::context::walk::{ContextDir, ExcludeNothing};
 /// The name that an archive has in the directory it is unpacked from.
 pub(crate) const ARCHIVE: &str = "context";
 
-/// Directories that an archive has no member for.
-const CREATED_MTIME: i64 = 0;
-
 /// The directory itself, as a source of this name.
 pub(crate) fn directory(name: &str, path: &Path) -> Result<Arc<dyn SourceTree>, StepError> {
     let dir = ContextDir::open(path, Box::new(ExcludeNothing), StatCache::in_memory())?;
@@ -66,7 +63,6 @@ pub(crate) fn unpack(
     let ground = Ground {
         base: None,
         base_input: None,
-        epoch: CREATED_MTIME,
         room_bytes: layers.free_bytes(),
     };
     let plan = plan_on(&selection, &sources, &ground)?;

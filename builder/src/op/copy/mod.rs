@@ -19,8 +19,8 @@
 //!
 //! Those of BuildKit's file operations. Symlinks in the destination's path are followed inside its root, those in the
 //! copied tree are not; a copied directory's contents are merged into an existing one, whose own metadata stays, while
-//! nested existing directories take the source's. Created directories without a source have time 0 or the epoch,
-//! because output is a function of input.
+//! nested existing directories take the source's. What has no source, such as directories made on the way,
+//! has time 0, because output is a function of input.
 
 pub mod apply;
 pub mod archive;

@@ -14,7 +14,7 @@ use super::resolve::{Step, clean, join, split};
 use super::select::{Sources, tree_of};
 use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::source::{Destination, LinkIdentity, SourceKind};
-use super::target::Target;
+use super::target::{CREATED_MTIME, Target};
 
 /// What a layer is planned for, beside what goes into it.
 #[derive(Clone, Copy)]
@@ -24,8 +24,6 @@ pub struct Ground<'a> {
     /// Under which number the base will be among the sources when the layer is written, for archives with hard links to
     /// its files.
     pub base_input: Option<InputIndex>,
-    /// Time of what has no source.
-    pub epoch: i64,
     /// How many bytes archives may unpack to.
     pub room_bytes: u64,
 }
@@ -36,17 +34,15 @@ impl std::fmt::Debug for Ground<'_> {
     }
 }
 
-/// Plans the layer of a selection on a base; `None` is scratch. `epoch` is the time of what has no source.
+/// Plans the layer of a selection on a base; `None` is scratch.
 pub fn plan(
     selection: &Selection,
     sources: &Sources<'_>,
     base: Option<&dyn Destination>,
-    epoch: i64,
 ) -> Result<CopyPlan, CopyError> {
     let ground = Ground {
         base,
         base_input: None,
-        epoch,
         room_bytes: u64::MAX,
     };
     plan_on(selection, sources, &ground)
@@ -102,7 +98,7 @@ impl Placing<'_> {
             self.target.make_directories(parent, 0o755, root)?;
         }
         self.refuse_directory(&path)?;
-        let mtime = self.target.epoch();
+        let mtime = CREATED_MTIME;
         self.target.put(PlannedEntry {
             path,
             kind: inline(data),

@@ -29,6 +29,10 @@ impl LayerPath {
     }
 }
 
+/// Time of what is made without a source, whatever `SOURCE_DATE_EPOCH` says: the time is no part of keys, so a layer must be
+/// the same for every epoch.
+pub(super) const CREATED_MTIME: i64 = 0;
+
 /// The destination as it will be.
 pub(super) struct Target<'a> {
     base: Option<&'a dyn Destination>,
@@ -37,8 +41,6 @@ pub(super) struct Target<'a> {
     replaced: BTreeSet<Vec<u8>>,
     /// Under which number the base will be among the sources.
     base_input: Option<InputIndex>,
-    /// Time of what is made without a source.
-    epoch: i64,
     /// How many bytes archives may still unpack to.
     room_bytes: u64,
     /// About as many bytes as all that was planned takes in memory.
@@ -52,7 +54,6 @@ impl<'a> Target<'a> {
             planned: BTreeMap::new(),
             replaced: BTreeSet::new(),
             base_input: ground.base_input,
-            epoch: ground.epoch,
             room_bytes: ground.room_bytes,
             held_bytes: 0,
         }
@@ -83,11 +84,6 @@ impl<'a> Target<'a> {
 
     pub(super) fn base(&self) -> Option<&'a dyn Destination> {
         self.base
-    }
-
-    /// Time of what is made without a source.
-    pub(super) fn epoch(&self) -> i64 {
-        self.epoch
     }
 
     /// What is at a path, links not followed. The root is always a directory.
@@ -139,7 +135,7 @@ impl<'a> Target<'a> {
                     mode,
                     uid: owner.uid,
                     gid: owner.gid,
-                    mtime: self.epoch,
+                    mtime: CREATED_MTIME,
                     capability: None,
                 }),
             }

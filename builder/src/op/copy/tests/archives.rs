@@ -316,7 +316,6 @@ fn what_has_no_room_is_refused_before_it_is_written() {
         let ground = super::super::place::Ground {
             base: None,
             base_input: None,
-            epoch: 0,
             room_bytes,
         };
         let planned = super::super::place::plan_on(&selection, &sources, &ground);
