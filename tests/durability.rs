@@ -211,3 +211,54 @@ fn only_named_stages_run_anew() {
         again.stderr
     );
 }
+
+#[test]
+fn a_database_of_another_version_is_set_aside_with_a_word() {
+    let place = place();
+    place.build(&[]).success();
+    settled(&place);
+    // `user_version` is the big-endian number at byte 60 of the header.
+    let path = place.path("root/db.sqlite");
+    let set_version = |version: u8| {
+        fs::remove_file(place.path("root/db.sqlite-wal")).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[63] = version;
+        fs::write(&path, bytes).unwrap();
+    };
+    // Until it is folded into the database, the log has all of it.
+    let folded = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('pragma wal_checkpoint(truncate)')";
+    let mut fold = std::process::Command::new(crate::support::program("python3", "python3"));
+    crate::support::finish(fold.args(["-c", folded]).arg(&path)).success();
+    for version in [1, 99] {
+        fs::write(place.path("root/db.sqlite-wal"), "").unwrap();
+        set_version(version);
+        let told = "the cache database was damaged or of another version: moved to `";
+        let outcome = place.build(&[]).success().says(told);
+        assert!(outcome.ran().contains(&"RUN cat src/a > /built".to_owned()));
+        place.build(&[]).success().does_not_say(told);
+        settled(&place);
+        crate::support::finish(fold.args(["-c", folded]).arg(&path)).success();
+    }
+}
+
+#[test]
+fn a_result_made_without_the_cache_stays_when_memos_are_forgotten() {
+    let place = Place::with_dockerfile(
+        "FROM busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /id\nRUN cp /id /copy\nFROM busybox\nCOPY --from=one /id /copy /\n",
+    );
+    let ids = |args: &[&str]| {
+        let image = place.image(args);
+        assert_eq!(image.text("id"), image.text("copy"));
+        image.text("id")
+    };
+    let first = ids(&[]);
+    let second = ids(&["--no-cache"]);
+    assert_ne!(first, second);
+    let forget = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('delete from memo'); c.commit()";
+    let mut command = std::process::Command::new(crate::support::program("python3", "python3"));
+    command
+        .args(["-c", forget])
+        .arg(place.path("root/db.sqlite"));
+    crate::support::finish(&mut command).success();
+    assert_eq!(ids(&[]), second);
+}

@@ -111,7 +111,7 @@ fn check_records(
             Some(top) => can_be_had(&sources, whole, top)?,
             None => true,
         };
-        let finding = match keys.lookup(&record.key)? {
+        let finding = match keys.peek(&record.key)? {
             None => "is damaged: removed",
             Some(_) if !is_had => "names a layer that is gone: removed",
             Some(_) => continue,

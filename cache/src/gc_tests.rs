@@ -56,7 +56,7 @@ impl Place {
         let key = CacheKey(*blake3::hash(name.as_bytes()).as_bytes());
         let record = Record {
             layers: layers.iter().map(|layer| (*layer).clone()).collect(),
-            step: name.to_owned(),
+            output: None,
             name: name.to_owned(),
             created_ms: used_ms,
             cost_ms,

@@ -124,10 +124,8 @@ impl Bringing {
             (DockerfileSpec::InContext(_), Some(source)) => source,
             (DockerfileSpec::InContext(path), None) => in_context(&brought.files, path)?,
         };
-        if self.keys.has_pending_memos() {
-            let flushed = self.keys.flush(self.now_ms());
-            flushed.map_err(|error| told(error.into()))?;
-        }
+        let flushed = self.keys.flush(self.now_ms());
+        flushed.map_err(|error| told(error.into()))?;
         Ok(Prepared {
             dockerfile: Arc::new(dockerfile),
             context: brought.files,

@@ -415,6 +415,12 @@ impl Build<'_> {
         };
         // What was learnt and made stays, also when the build failed.
         let kept = self.keep_what_was_learnt();
+        if let Some(path) = self.steps.keys().take_set_aside() {
+            self.engine.events.emit(Event::Warning {
+                vertex: None,
+                message: upkeep::set_aside(&path),
+            });
+        }
         early.close();
         solved?;
         kept?;

@@ -1,12 +1,13 @@
 //! Looking after the store: how big it is, what may go, what is damaged, what is on disk.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use cache::disk::{Disk, Item, Kind};
 use cache::durable::{self, BootId};
 use cache::gc::{self, Collected, Policy};
-use cache::key::index::Keys;
+use cache::key::index::{Keys, USE_GRAIN_MS};
 use cache::root::StatePaths;
 use cache::snapshot::format::TreeFormat;
 use cache::snapshot::store::Reader;
@@ -78,7 +79,7 @@ impl Upkeep {
         let now = self.now_ms();
         let policy = Policy {
             most_bytes: options.most_bytes,
-            used_before_ms: options.keep.map(|keep| now.saturating_sub(millis(keep))),
+            used_before_ms: options.keep.map(|keep| used_before(now, keep)),
             kinds: options.kinds.clone(),
             name: options.name.clone(),
             takes_contexts: options.takes_all,
@@ -93,9 +94,13 @@ impl Upkeep {
             boot: self.boot.clone(),
             format: self.format.clone(),
         };
-        let checked = cache::fsck::check(paths, &Keys::new(paths), &reader)
-            .map_err(|error| environment(&error))?;
+        let keys = Keys::new(paths);
+        let checked =
+            cache::fsck::check(paths, &keys, &reader).map_err(|error| environment(&error))?;
         let mut text = String::new();
+        if let Some(path) = keys.take_set_aside() {
+            text.push_str(&format!("{}\n", set_aside(&path)));
+        }
         for problem in &checked.problems {
             text.push_str(&format!("{} {}\n", problem.what, problem.finding));
         }
@@ -112,6 +117,23 @@ impl Upkeep {
         ));
         Ok(text)
     }
+}
+
+/// When something must have been of use last to go, if what was of use within a time is to stay. Times of use are written
+/// down only so often, so what may have been of use within it stays, too.
+fn used_before(now_ms: u64, keep: Duration) -> u64 {
+    match millis(keep) {
+        0 => now_ms,
+        keep => now_ms.saturating_sub(keep + USE_GRAIN_MS),
+    }
+}
+
+/// What is told of a database that could not be used.
+pub(super) fn set_aside(path: &Path) -> String {
+    format!(
+        "the cache database was damaged or of another version: moved to `{}`, what it knew is made again",
+        path.display()
+    )
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -270,6 +292,17 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_used_within_the_time_to_keep_stays() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(
+            used_before(10_000_000, hour),
+            10_000_000 - 3_600_000 - USE_GRAIN_MS
+        );
+        assert_eq!(used_before(10_000_000, Duration::ZERO), 10_000_000);
+        assert_eq!(used_before(5, hour), 0);
+    }
 
     #[test]
     fn sizes_have_one_decimal() {

@@ -39,21 +39,13 @@ impl Steps {
             self.keys.forget(&key)?;
             return Ok(false);
         }
-        let key = self.output_key(key)?;
         let done = Done {
-            key,
+            key: record.output.unwrap_or(key),
             layers: record.layers,
             created_ms: record.created_ms,
         };
         self.finish(vertex, done);
         Ok(true)
-    }
-
-    /// The key that users of a result see: its own, unless it was made with the cache ignored.
-    fn output_key(&self, key: CacheKey) -> Result<CacheKey, StepError> {
-        let memo = self.keys.memo(&output_memo(&key))?;
-        let bytes = memo.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        Ok(bytes.map_or(key, CacheKey))
     }
 
     /// Keeps a result for later builds and for the users of the vertex.
@@ -65,23 +57,11 @@ impl Steps {
         started_ms: u64,
     ) -> Result<(), StepError> {
         let created_ms = self.now_ms();
-        let mut key = pending.key;
-        if self.ignores_cache(vertex) && matches!(self.vertex(vertex).op, Op::Exec(_)) {
-            // What ran again may have made something else: its users must not find what was built on the old result.
-            let mut fresh = KeyBuilder::new("rerun");
-            fresh.key("key", &key);
-            if let Some(layer) = layers.last() {
-                fresh.text("layer", layer.0.as_str());
-            }
-            key = fresh.finish();
-            self.keys
-                .remember(&output_memo(&pending.key), &key.0, created_ms)?;
-        } else if self.output_key(key)? != key {
-            self.keys.remember(&output_memo(&key), &key.0, created_ms)?;
-        }
+        let is_rerun = self.ignores_cache(vertex) && matches!(self.vertex(vertex).op, Op::Exec(_));
+        let output = is_rerun.then(|| rerun_key(&pending.key, layers.last()));
         let record = Record {
             layers: layers.clone(),
-            step: self.step_identity(vertex),
+            output,
             name: self.vertex(vertex).name.clone(),
             created_ms,
             cost_ms: created_ms.saturating_sub(started_ms),
@@ -92,27 +72,12 @@ impl Steps {
         self.finish(
             vertex,
             Done {
-                key,
+                key: output.unwrap_or(pending.key),
                 layers,
                 created_ms,
             },
         );
         Ok(())
-    }
-
-    /// The same step of the same Dockerfile, whatever its inputs.
-    fn step_identity(&self, vertex: VertexId) -> String {
-        let vertex = self.vertex(vertex);
-        let stage = vertex
-            .origin
-            .as_ref()
-            .and_then(|origin| origin.stage.as_deref());
-        let number = vertex.name.split(']').next().unwrap_or_default();
-        format!(
-            "{}\n{}\n{number}",
-            self.settings.dockerfile,
-            stage.unwrap_or_default()
-        )
     }
 
     /// Keeps the result of a step whose layer was there already, on another base.
@@ -124,7 +89,7 @@ impl Steps {
     ) -> Result<(), StepError> {
         let record = Record {
             layers: done.layers.clone(),
-            step: self.step_identity(id),
+            output: None,
             name: self.vertex(id).name.clone(),
             created_ms: done.created_ms,
             cost_ms: 0,
@@ -167,8 +132,13 @@ impl Steps {
     }
 }
 
-fn output_memo(key: &CacheKey) -> CacheKey {
-    let mut memo = KeyBuilder::new("output of a rerun");
-    memo.key("key", key);
-    memo.finish()
+/// What users of a result that was made with the cache ignored see: it may be another than before, so they must not find
+/// what was built on the old one.
+fn rerun_key(key: &CacheKey, layer: Option<&DiffId>) -> CacheKey {
+    let mut rerun = KeyBuilder::new("rerun");
+    rerun.key("key", key);
+    if let Some(layer) = layer {
+        rerun.text("layer", layer.0.as_str());
+    }
+    rerun.finish()
 }

@@ -220,10 +220,7 @@ impl Steps {
     ///
     /// The database cannot be written.
     pub fn flush(&self) -> Result<(), StepError> {
-        if self.keys.has_pending_memos() {
-            self.keys.flush(self.now_ms())?;
-        }
-        Ok(())
+        Ok(self.keys.flush(self.now_ms())?)
     }
 
     /// When a vertex's result was made, in milliseconds since the epoch.

@@ -30,7 +30,7 @@ pub struct Part {
 #[serde(transparent)]
 pub struct Parts(pub Vec<Part>);
 
-/// How two keys differ: the first part that does.
+/// One way in which two keys differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// A part has another value.
@@ -95,28 +95,6 @@ impl Parts {
             differences.push(Difference::Reordered);
         }
         differences
-    }
-
-    /// What differs first from an earlier list. `None` if nothing does.
-    pub fn difference_from(&self, earlier: &Self) -> Option<Difference> {
-        for part in &self.0 {
-            if earlier.0.contains(part) {
-                continue;
-            }
-            let same_name = |other: &&Part| other.name == part.name && !self.0.contains(other);
-            return Some(match earlier.0.iter().find(same_name) {
-                Some(before) => Difference::Changed {
-                    name: part.name.clone(),
-                    before: before.value.clone(),
-                    now: part.value.clone(),
-                },
-                None => Difference::Added(part.clone()),
-            });
-        }
-        if let Some(gone) = earlier.0.iter().find(|part| !self.0.contains(part)) {
-            return Some(Difference::Removed(gone.clone()));
-        }
-        (self != earlier).then_some(Difference::Reordered)
     }
 }
 
@@ -303,56 +281,6 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
-    }
-
-    #[test]
-    fn differences_name_the_part() {
-        let parts = |list: &[(&str, &str)]| {
-            let part = |(name, value): &(&str, &str)| Part {
-                name: (*name).into(),
-                value: (*value).into(),
-            };
-            Parts(list.iter().map(part).collect())
-        };
-        let part = |name: &str, value: &str| Part {
-            name: name.into(),
-            value: value.into(),
-        };
-        let old = parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=1")]);
-        let cases = [
-            (
-                parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=1")]),
-                None,
-            ),
-            (
-                parts(&[("arg", "make"), ("env", "A=1"), ("env", "B=2")]),
-                Some(Difference::Changed {
-                    name: "env".into(),
-                    before: "B=1".into(),
-                    now: "B=2".into(),
-                }),
-            ),
-            (
-                parts(&[
-                    ("arg", "make"),
-                    ("user", "u"),
-                    ("env", "A=1"),
-                    ("env", "B=1"),
-                ]),
-                Some(Difference::Added(part("user", "u"))),
-            ),
-            (
-                parts(&[("arg", "make"), ("env", "A=1")]),
-                Some(Difference::Removed(part("env", "B=1"))),
-            ),
-            (
-                parts(&[("arg", "make"), ("env", "B=1"), ("env", "A=1")]),
-                Some(Difference::Reordered),
-            ),
-        ];
-        for (new, expected) in cases {
-            assert_eq!(new.difference_from(&old), expected);
-        }
     }
 
     #[test]

@@ -12,10 +12,10 @@
 //!
 //! # Durability
 //!
-//! Nothing is synced. Rows carry their own check (`key::record`). No checkpoint on close: it would make
+//! Nothing is synced: what was written last may be lost with the power. Rows carry their own check (`key::record`). No checkpoint on close: it would make
 //! the last of several processes pay for all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,14 +29,17 @@ use crate::io::make_private_dir;
 use crate::root::StatePaths;
 
 /// `user_version` of the database. Raise it when tables change: older databases are set aside.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
+
+/// A time of last use is written when the one in the database is older than this: a build that runs nothing, again and
+/// again, writes nothing, and nothing that is used goes for want of use.
+pub const USE_GRAIN_MS: u64 = 300_000;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS record (
-        key BLOB PRIMARY KEY, step TEXT NOT NULL, name TEXT NOT NULL, layers BLOB NOT NULL,
+        key BLOB PRIMARY KEY, output BLOB, name TEXT NOT NULL, layers BLOB NOT NULL,
         created_ms INTEGER NOT NULL, cost_ms INTEGER NOT NULL, parts TEXT NOT NULL,
         used_ms INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS record_step ON record(step, created_ms);
     CREATE TABLE IF NOT EXISTS memo (
         key BLOB PRIMARY KEY, value BLOB NOT NULL, used_ms INTEGER NOT NULL, digest BLOB NOT NULL
         ) WITHOUT ROWID;";
@@ -67,10 +70,10 @@ pub enum KeyError {
         source: rusqlite::Error,
     },
     /// A record has values that cannot be stored.
-    #[error("the record of `{step}` cannot be stored")]
+    #[error("the record of `{name}` cannot be stored")]
     Unstorable {
-        /// Its step.
-        step: String,
+        /// Its step, as shown to the user.
+        name: String,
     },
 }
 
@@ -100,8 +103,9 @@ pub struct RecordUse {
 struct State {
     connection: Option<Connection>,
     memos: BTreeMap<CacheKey, Vec<u8>>,
-    used_records: BTreeSet<CacheKey>,
-    used_memos: BTreeSet<CacheKey>,
+    /// What was asked for, and when it had last been, as far as the database knows.
+    used_records: BTreeMap<CacheKey, u64>,
+    used_memos: BTreeMap<CacheKey, u64>,
     set_aside: Option<PathBuf>,
 }
 
@@ -117,46 +121,41 @@ impl Keys {
     /// The record of a key.
     pub fn lookup(&self, key: &CacheKey) -> Result<Option<Record>, KeyError> {
         let mut state = self.lock();
-        let row = self.with(&mut state, "read", |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT step, name, layers, created_ms, cost_ms, parts, digest
-                     FROM record WHERE key = ?1",
-                )?
-                .query_row([&key.0[..]], row_from)
-                .optional()
-        })?;
-        let record = row.and_then(|row| row.into_record(key));
-        if record.is_some() {
-            state.used_records.insert(*key);
-        }
-        Ok(record)
+        let found = self.find(&mut state, key)?;
+        Ok(found.map(|(record, used_ms)| {
+            state.used_records.insert(*key, used_ms);
+            record
+        }))
     }
 
-    /// The newest record of a step, for telling what changed since.
-    pub fn latest_of_step(&self, step: &str) -> Result<Option<(CacheKey, Record)>, KeyError> {
-        let mut state = self.lock();
-        let found = self.with(&mut state, "read", |connection| {
+    /// The record of a key, without its counting as used.
+    pub fn peek(&self, key: &CacheKey) -> Result<Option<Record>, KeyError> {
+        let found = self.find(&mut self.lock(), key)?;
+        Ok(found.map(|(record, _)| record))
+    }
+
+    /// The record of a key and when it was last of use.
+    fn find(&self, state: &mut State, key: &CacheKey) -> Result<Option<(Record, u64)>, KeyError> {
+        let row = self.with(state, "read", |connection| {
             connection
                 .prepare_cached(
-                    "SELECT step, name, layers, created_ms, cost_ms, parts, digest, key
-                     FROM record WHERE step = ?1 ORDER BY created_ms DESC LIMIT 1",
+                    "SELECT output, name, layers, created_ms, cost_ms, parts, digest, used_ms
+                     FROM record WHERE key = ?1",
                 )?
-                .query_row([step], |row| {
-                    Ok((row_from(row)?, row.get::<_, [u8; 32]>(7)?))
-                })
+                .query_row([&key.0[..]], |row| Ok((row_from(row)?, row.get(7)?)))
                 .optional()
         })?;
-        Ok(found.and_then(|(row, key)| {
-            let key = CacheKey(key);
-            Some((key, row.into_record(&key)?))
-        }))
+        let Some((row, used_ms)) = row else {
+            return Ok(None);
+        };
+        let record = row.into_record(key);
+        Ok(record.map(|record| (record, milliseconds(used_ms))))
     }
 
     /// Stores a record, in place of an older one of its key, and whatever waited to be written.
     pub fn record(&self, key: &CacheKey, record: &Record) -> Result<(), KeyError> {
         let row = Row::of(key, record).ok_or_else(|| KeyError::Unstorable {
-            step: record.step.clone(),
+            name: record.name.clone(),
         })?;
         let mut state = self.lock();
         self.write_pending(&mut state, record.created_ms, Some((key, &row)))
@@ -170,13 +169,12 @@ impl Keys {
                 connection.prepare("SELECT key, name, layers, cost_ms, used_ms FROM record")?;
             let rows = statement.query_map([], |row| {
                 let layers: Vec<u8> = row.get(2)?;
-                let number = |value: i64| u64::try_from(value).unwrap_or_default();
                 Ok(RecordUse {
                     key: CacheKey(row.get(0)?),
                     name: row.get(1)?,
                     layers: super::record::layers_of(&layers),
-                    cost_ms: number(row.get(3)?),
-                    used_ms: number(row.get(4)?),
+                    cost_ms: milliseconds(row.get(3)?),
+                    used_ms: milliseconds(row.get(4)?),
                 })
             })?;
             rows.collect()
@@ -218,18 +216,20 @@ impl Keys {
         if let Some(value) = state.memos.get(key) {
             return Ok(Some(value.clone()));
         }
-        let found: Option<(Vec<u8>, Vec<u8>)> = self.with(&mut state, "read", |connection| {
-            connection
-                .prepare_cached("SELECT value, digest FROM memo WHERE key = ?1")?
-                .query_row([&key.0[..]], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-        })?;
-        let value =
-            found.and_then(|(value, digest)| (digest == check(&[&key.0, &value])).then_some(value));
-        if value.is_some() {
-            state.used_memos.insert(*key);
+        let found: Option<(Vec<u8>, Vec<u8>, i64)> =
+            self.with(&mut state, "read", |connection| {
+                connection
+                    .prepare_cached("SELECT value, digest, used_ms FROM memo WHERE key = ?1")?
+                    .query_row([&key.0[..]], |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+                    })
+                    .optional()
+            })?;
+        let whole = found.filter(|(value, digest, _)| *digest == check(&[&key.0, value]));
+        if let Some((_, _, used_ms)) = &whole {
+            state.used_memos.insert(*key, milliseconds(*used_ms));
         }
-        Ok(value)
+        Ok(whole.map(|(value, ..)| value))
     }
 
     /// Remembers a small value. Written later.
@@ -242,21 +242,15 @@ impl Keys {
         self.write_pending(&mut state, now_ms, None)
     }
 
-    /// Writes what waits: new memos and times of last use. For builds that ran something; one that did not may skip it
-    /// and lose nothing but these.
+    /// Writes what waits, if it is worth it: new memos, and times of last use if one in the database is old.
     pub fn flush(&self, now_ms: u64) -> Result<(), KeyError> {
         let mut state = self.lock();
-        let is_clean =
-            state.memos.is_empty() && state.used_records.is_empty() && state.used_memos.is_empty();
-        if is_clean {
+        let is_old = |used_ms: &u64| used_ms.saturating_add(USE_GRAIN_MS) < now_ms;
+        let mut uses = state.used_records.values().chain(state.used_memos.values());
+        if state.memos.is_empty() && !uses.any(is_old) {
             return Ok(());
         }
         self.write_pending(&mut state, now_ms, None)
-    }
-
-    /// Whether memos wait that a later build would miss.
-    pub fn has_pending_memos(&self) -> bool {
-        !self.lock().memos.is_empty()
     }
 
     /// Where a damaged or foreign database was moved to, if that happened since the last call: something to tell.
@@ -395,7 +389,7 @@ fn begin_log(connection: &Connection) -> rusqlite::Result<()> {
 
 fn row_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
     Ok(Row {
-        step: row.get(0)?,
+        output: row.get(0)?,
         name: row.get(1)?,
         layers: row.get(2)?,
         created_ms: row.get(3)?,
@@ -414,12 +408,12 @@ fn insert_record(
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO record
-             (key, step, name, layers, created_ms, cost_ms, parts, digest, used_ms)
+             (key, output, name, layers, created_ms, cost_ms, parts, digest, used_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             &key.0[..],
-            row.step,
+            row.output.as_ref().map(|key| &key[..]),
             row.name,
             row.layers,
             row.created_ms,
@@ -448,14 +442,18 @@ fn insert_memos(
 fn touch(
     connection: &Connection,
     update: &str,
-    keys: &BTreeSet<CacheKey>,
+    keys: &BTreeMap<CacheKey, u64>,
     now: i64,
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(update)?;
-    for key in keys {
+    for key in keys.keys() {
         statement.execute(params![&key.0[..], now])?;
     }
     Ok(())
+}
+
+fn milliseconds(column: i64) -> u64 {
+    u64::try_from(column).unwrap_or_default()
 }
 
 fn foreign() -> rusqlite::Error {
@@ -490,7 +488,7 @@ mod tests {
     fn record(step: &str, created_ms: u64) -> Record {
         Record {
             layers: vec![DiffId(Digest::of(step.as_bytes()))],
-            step: step.into(),
+            output: None,
             name: format!("[1/1] {step}"),
             created_ms,
             cost_ms: 3,
@@ -514,7 +512,6 @@ mod tests {
         keys.record(&key(2), &record("a", 30)).unwrap();
         keys.record(&key(3), &record("a", 20)).unwrap();
         keys.remember(&key(1), b"memo", 10).unwrap();
-        assert!(keys.has_pending_memos());
         assert_eq!(keys.memo(&key(1)).unwrap(), Some(b"memo".to_vec()));
         keys.flush(11).unwrap();
         drop(keys);
@@ -523,9 +520,6 @@ mod tests {
         assert_eq!(keys.lookup(&key(1)).unwrap(), Some(record("a", 10)));
         assert_eq!(keys.memo(&key(1)).unwrap(), Some(b"memo".to_vec()));
         assert_eq!(keys.memo(&key(2)).unwrap(), None);
-        let latest = keys.latest_of_step("a").unwrap();
-        assert_eq!(latest, Some((key(2), record("a", 30))));
-        assert_eq!(keys.latest_of_step("b").unwrap(), None);
         keys.forget(&key(2)).unwrap();
         assert_eq!(keys.lookup(&key(2)).unwrap(), None);
         assert_eq!(keys.take_set_aside(), None);
@@ -567,6 +561,24 @@ mod tests {
                 Some(record("a", 10))
             );
         }
+    }
+
+    #[test]
+    fn what_is_used_again_and_again_is_written_down_now_and_then() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        Keys::new(&paths).record(&key(1), &record("a", 10)).unwrap();
+        let used_ms = || Keys::new(&paths).uses().unwrap()[0].used_ms;
+        let use_at = |now_ms: u64| {
+            let keys = Keys::new(&paths);
+            keys.lookup(&key(1)).unwrap().unwrap();
+            keys.flush(now_ms).unwrap();
+        };
+        assert_eq!(used_ms(), 10);
+        use_at(USE_GRAIN_MS);
+        assert_eq!(used_ms(), 10);
+        use_at(2 * USE_GRAIN_MS);
+        assert_eq!(used_ms(), 2 * USE_GRAIN_MS);
     }
 
     #[test]

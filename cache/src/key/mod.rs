@@ -34,8 +34,8 @@
 //!
 //! # Explaining
 //!
-//! Every record keeps the parts of its key in readable form and the identity of its step. On a miss the newest record of
-//! the same step is compared part by part ([`builder::Parts::difference_from`]).
+//! Every record keeps the parts of its key in readable form; a memo names the last record of each step. On a miss the two
+//! are compared part by part ([`builder::Parts::differences_from`]).
 //!
 //! # Versions
 //!

@@ -11,8 +11,9 @@ use crate::digest::{CacheKey, DiffId, Digest};
 pub struct Record {
     /// The whole stack of layers, bottom first.
     pub layers: Vec<DiffId>,
-    /// Which step made it: equal for the same step of the same Dockerfile in every build, whatever its inputs.
-    pub step: String,
+    /// What users of the result put in their keys, where that is not the record's own key: it was made anew with the cache
+    /// ignored, and nothing that was made of its earlier result may be found by it.
+    pub output: Option<CacheKey>,
     /// The step as shown to the user.
     pub name: String,
     /// When it was made, in milliseconds since the Unix epoch.
@@ -26,7 +27,7 @@ pub struct Record {
 /// The columns of a record that SQLite stores.
 #[derive(Debug)]
 pub(super) struct Row {
-    pub(super) step: String,
+    pub(super) output: Option<[u8; 32]>,
     pub(super) name: String,
     pub(super) layers: Vec<u8>,
     pub(super) created_ms: i64,
@@ -40,7 +41,7 @@ impl Row {
     pub(super) fn of(key: &CacheKey, record: &Record) -> Option<Self> {
         let layers = record.layers.iter().flat_map(hash_of).collect();
         let mut row = Self {
-            step: record.step.clone(),
+            output: record.output.map(|key| key.0),
             name: record.name.clone(),
             layers,
             created_ms: i64::try_from(record.created_ms).ok()?,
@@ -62,7 +63,7 @@ impl Row {
             created_ms: u64::try_from(self.created_ms).ok()?,
             cost_ms: u64::try_from(self.cost_ms).ok()?,
             parts: serde_json::from_str(&self.parts).ok()?,
-            step: self.step,
+            output: self.output.map(CacheKey),
             name: self.name,
         })
     }
@@ -70,7 +71,7 @@ impl Row {
     fn expected_check(&self, key: &CacheKey) -> [u8; 32] {
         check(&[
             &key.0,
-            self.step.as_bytes(),
+            self.output.as_ref().map_or(&[][..], |key| &key[..]),
             self.name.as_bytes(),
             &self.layers,
             &self.created_ms.to_le_bytes(),
@@ -124,7 +125,7 @@ mod tests {
         let key = CacheKey([1; 32]);
         let record = Record {
             layers: vec![DiffId(Digest::of(b"a")), DiffId(Digest::of(b"b"))],
-            step: "Dockerfile 0 1".into(),
+            output: Some(CacheKey([9; 32])),
             name: "[2/2] RUN make".into(),
             created_ms: 5,
             cost_ms: 6,
@@ -137,10 +138,11 @@ mod tests {
         assert_eq!(row().into_record(&key), Some(record.clone()));
         assert_eq!(row().into_record(&CacheKey([2; 32])), None);
         type Damage = fn(&mut Row);
-        let damages: [Damage; 5] = [
+        let damages: [Damage; 6] = [
             |r| r.layers.truncate(32),
             |r| r.layers[5] ^= 1,
-            |r| r.step.push('x'),
+            |r| r.name.push('x'),
+            |r| r.output = None,
             |r| r.created_ms += 1,
             |r| r.check.clear(),
         ];
