@@ -10,7 +10,7 @@ COPY lib /lib-made
 FROM busybox
 ARG VERSION=1.2
 ARG API_TOKEN=one
-ENV MODE=a
+ENV MODE=a LEVEL=1
 WORKDIR /srv
 COPY package.json ./
 RUN echo install $VERSION > /installed
@@ -20,7 +20,9 @@ COPY <<EOT /note
 first
 EOT
 RUN --mount=type=bind,source=tools,target=/tools cat /tools/t > /t
+RUN --mount=type=secret,id=s,mode=0400 --mount=type=cache,target=/c --mount=type=tmpfs,target=/m echo $API_TOKEN
 COPY --from=made /lib-made /from-made
+COPY --from=other o /o
 USER 1
 RUN id
 ";
@@ -31,11 +33,27 @@ fn place() -> Place {
         .file("package.json", "{}\n")
         .file("list.txt", "x\n")
         .file("tools/t", "t\n")
-        .file("lib/l", "l\n");
+        .file("lib/l", "l\n")
+        .file("lib/m", "l\n")
+        .file("lib/deep/n", "n\n");
+    symlink("l", place.context().join("lib/s")).unwrap();
     for name in ["a.rs", "b.rs", "c.rs", "d.rs"] {
         place.file(&format!("src/{name}"), name);
     }
-    place
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::write(place.path("other/o"), "o").unwrap();
+    let other = format!("--build-context=other={}", place.path("other").display());
+    place.with_argument(other)
+}
+
+/// Gives a file or directory of the context another mode.
+fn mode(place: &Place, name: &str, mode: u32) {
+    let path = place.context().join(name);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn remove(place: &Place, name: &str) {
+    std::fs::remove_file(place.context().join(name)).unwrap();
 }
 
 fn explained(place: &Place, args: &[&str]) -> Outcome {
@@ -58,7 +76,7 @@ fn edit(place: &Place, from: &str, to: &str) {
     std::fs::write(path, text.replacen(from, to, 1)).unwrap();
 }
 
-const CAUSES: [Cause; 30] = [
+const CAUSES: [Cause; 64] = [
     Cause {
         change: |p| {
             p.file("package.json", "{ }\n");
@@ -75,15 +93,14 @@ const CAUSES: [Cause; 30] = [
     },
     Cause {
         change: |p| {
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(p.context().join("package.json"), mode).unwrap();
+            mode(p, "package.json", 0o755);
         },
         flags: &[],
         line: "COPY package.json ./: mode of package.json: 0644 → 0755\n",
     },
     Cause {
         change: |p| {
-            std::fs::remove_file(p.context().join("package.json")).unwrap();
+            remove(p, "package.json");
             symlink("list.txt", p.context().join("package.json")).unwrap();
         },
         flags: &[],
@@ -104,7 +121,7 @@ const CAUSES: [Cause; 30] = [
         line: "COPY --chmod=644 src src: src/new.rs is new\n",
     },
     Cause {
-        change: |p| std::fs::remove_file(p.context().join("src/d.rs")).unwrap(),
+        change: |p| remove(p, "src/d.rs"),
         flags: &[],
         line: "COPY --chmod=644 src src: src/d.rs is gone\n",
     },
@@ -135,7 +152,7 @@ const CAUSES: [Cause; 30] = [
     Cause {
         change: |p| edit(p, "--chmod=644", "--chmod=600"),
         flags: &[],
-        line: "COPY --chmod=600 src src: --chmod: 420 → 384\n",
+        line: "COPY --chmod=600 src src: --chmod: 0644 → 0600\n",
     },
     Cause {
         change: |p| edit(p, "COPY --chmod=644 src src", "COPY --chmod=644 src other"),
@@ -145,7 +162,7 @@ const CAUSES: [Cause; 30] = [
     Cause {
         change: |p| edit(p, "COPY package.json", "COPY --chown=7:8 package.json"),
         flags: &[],
-        line: "COPY --chown=7:8 package.json ./: --chown: absent → 7; --chown is new: 8\n",
+        line: "COPY --chown=7:8 package.json ./: --chown is new: 7; --chown is new: 8\n",
     },
     Cause {
         change: |p| {
@@ -201,12 +218,12 @@ const CAUSES: [Cause; 30] = [
         line: ": ENV MODE: a → b\n",
     },
     Cause {
-        change: |p| edit(p, "ENV MODE=a", "ENV MODE=a EXTRA=1"),
+        change: |p| edit(p, "ENV MODE=a", "ENV EXTRA=1 MODE=a"),
         flags: &[],
         line: ": ENV EXTRA is new: 1\n",
     },
     Cause {
-        change: |p| edit(p, "ENV MODE=a\n", ""),
+        change: |p| edit(p, "ENV MODE=a LEVEL=1\n", ""),
         flags: &[],
         line: ": ENV MODE is gone\n",
     },
@@ -240,6 +257,197 @@ const CAUSES: [Cause; 30] = [
         flags: &["--no-cache"],
         line: "RUN id: the cache is ignored for it (--no-cache)\n",
     },
+    Cause {
+        change: |p| mode(p, "lib/deep", 0o700),
+        flags: &[],
+        line: "COPY lib /lib-made: mode of lib/deep: 0755 → 0700\n",
+    },
+    Cause {
+        change: |p| mode(p, "lib/l", 0o4755),
+        flags: &[],
+        line: "COPY lib /lib-made: mode of lib/l: 0644 → 4755\n",
+    },
+    Cause {
+        change: |p| {
+            remove(p, "lib/s");
+            symlink("m", p.context().join("lib/s")).unwrap();
+        },
+        flags: &[],
+        line: "COPY lib /lib-made: lib/s changed\n",
+    },
+    Cause {
+        change: |p| {
+            remove(p, "lib/m");
+            std::fs::hard_link(p.context().join("lib/l"), p.context().join("lib/m")).unwrap();
+        },
+        flags: &[],
+        line: "COPY lib /lib-made: lib/m is a hard link of l now\n",
+    },
+    Cause {
+        change: |p| {
+            remove(p, "lib/l");
+            std::fs::create_dir(p.context().join("lib/l")).unwrap();
+        },
+        flags: &[],
+        line: "COPY lib /lib-made: lib/l was a file, is a directory\n",
+    },
+    Cause {
+        change: |p| std::fs::create_dir(p.context().join("lib/empty")).unwrap(),
+        flags: &[],
+        line: "COPY lib /lib-made: lib/empty is new\n",
+    },
+    Cause {
+        change: |p| edit(p, "COPY lib", "COPY --exclude=m lib"),
+        flags: &[],
+        line: "COPY --exclude=m lib /lib-made: --exclude is new: m; lib/m is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "COPY lib", "COPY --parents lib"),
+        flags: &[],
+        line: "COPY --parents lib /lib-made: --parents: no → yes",
+    },
+    Cause {
+        change: |p| edit(p, "COPY package.json ./", "COPY list.txt ./"),
+        flags: &[],
+        line: "COPY list.txt ./: source: package.json → list.txt; ",
+    },
+    Cause {
+        change: |p| edit(p, "COPY <<EOT", "COPY --chmod=600 <<EOT"),
+        flags: &[],
+        line: "COPY --chmod=600 <<EOT /note: --chmod is new: 0600\n",
+    },
+    Cause {
+        change: |p| std::fs::write(p.path("other/o"), "p").unwrap(),
+        flags: &[],
+        line: "COPY --from=other o /o: o changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN id", "SHELL [\"/bin/sh\", \"-ec\"]\nRUN id"),
+        flags: &[],
+        line: "RUN id: SHELL: /bin/sh -c → /bin/sh -ec\n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN id", "RUN  id"),
+        flags: &[],
+        line: "RUN  id: the command changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN id", "RUN --mount=type=tmpfs,target=/x id"),
+        flags: &[],
+        line: "target=/x id: mount /x is new\n",
+    },
+    Cause {
+        change: |p| edit(p, " --mount=type=tmpfs,target=/m", ""),
+        flags: &[],
+        line: ": mount /m is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "target=/tools cat", "target=/tools,rw cat"),
+        flags: &[],
+        line: ": mount /tools: read-only: yes → no\n",
+    },
+    Cause {
+        change: |p| {
+            edit(
+                p,
+                "target=/tools cat /tools/t",
+                "target=/tools2 cat /tools2/t",
+            );
+        },
+        flags: &[],
+        line: ": the command changed; mount /tools2 is new; mount /tools is gone\n",
+    },
+    Cause {
+        change: |p| mode(p, "tools/t", 0o755),
+        flags: &[],
+        line: ": mount /tools: mode of tools/t: 0644 → 0755\n",
+    },
+    Cause {
+        change: |p| edit(p, "mode=0400", "mode=0440"),
+        flags: &[],
+        line: ": mount /run/secrets/s: mode: 0400 → 0440\n",
+    },
+    Cause {
+        change: |p| edit(p, "id=s,", "id=u,"),
+        flags: &[],
+        line: ": mount /run/secrets/u is new; mount /run/secrets/s is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "id=s,", "id=s,env=S,"),
+        flags: &[],
+        line: ": mount of secret s is new; mount /run/secrets/s is gone\n",
+    },
+    Cause {
+        change: |p| edit(p, "target=/c", "target=/c,mode=0700"),
+        flags: &[],
+        line: ": mount /c: mode is new: 0700\n",
+    },
+    Cause {
+        change: |p| edit(p, "target=/c", "target=/c,from=busybox"),
+        flags: &[],
+        line: ": mount /c: content is new\n",
+    },
+    Cause {
+        change: |p| edit(p, "target=/m echo", "target=/m,size=1m echo"),
+        flags: &[],
+        line: ": mount /m: size is new: 1048576\n",
+    },
+    Cause {
+        change: |p| edit(p, "MODE=a LEVEL=1", "LEVEL=1 MODE=a"),
+        flags: &[],
+        line: ": the order of its variables or options changed\n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN id", "RUN --network=none id"),
+        flags: &[],
+        line: "RUN --network=none id: --network: default → none\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--network=none"],
+        line: "RUN id: --network: default → none\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--ulimit=nofile=99"],
+        line: "RUN id: --ulimit is new: nofile=99:99\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--cgroup-parent=build-test"],
+        line: "RUN id: --cgroup-parent is new: build-test\n",
+    },
+    Cause {
+        change: |_| {},
+        flags: &["--no-cache-filter=made"],
+        line: "COPY lib /lib-made: the cache is ignored for it (--no-cache)\n",
+    },
+    Cause {
+        change: |p| edit(p, "USER 1\nRUN id", "RUN id\nUSER 1"),
+        flags: &[],
+        line: "RUN id: USER: 1 → \n",
+    },
+    Cause {
+        change: |p| edit(p, "RUN id", "RUN true\nRUN id"),
+        flags: &[],
+        line: "RUN true: the command changed\n",
+    },
+    Cause {
+        change: |p| {
+            edit(
+                p,
+                "COPY --from=made /lib-made /from-made\nCOPY --from=other o /o",
+                "COPY --from=other o /o\nCOPY --from=made /lib-made /from-made",
+            );
+        },
+        flags: &[],
+        line: "RUN id: it comes after COPY --from=other o /o now, and came after COPY --from=made /lib-made /from-made (COPY --from=made",
+    },
+    Cause {
+        change: |p| edit(p, "ADD list.txt /list\n", ""),
+        flags: &[],
+        line: "RUN id: it comes after ",
+    },
 ];
 
 #[test]
@@ -271,7 +479,11 @@ fn try_cause(cause: &Cause) -> Option<String> {
     explained(&place, &[]).says("RUN id: it has not run before\n");
     (cause.change)(&place);
     let told = explained(&place, cause.flags).stderr;
-    let is_secret_shown = told.contains("one → ") || told.contains(" → two");
+    let is_secret_shown = ["one", "two"]
+        .iter()
+        .any(|value| told.contains(&format!("echo {value}")))
+        || told.contains("one → ")
+        || told.contains(" → two");
     let is_named = told.contains(cause.line) && !is_secret_shown;
     (!is_named).then(|| format!("{:?} is not in\n{told}", cause.line))
 }
@@ -320,6 +532,8 @@ fn a_plan_tells_what_would_run_and_runs_nothing() {
     let plan = |form: &str| {
         let mut command = place.command();
         command.args(["explain", form, "--build-context", &context]);
+        let other = format!("other={}", place.path("other").display());
+        command.args(["--build-context", &other]);
         crate::support::finish(command.arg(place.context())).success()
     };
     let first = plan("--explain");

@@ -25,4 +25,5 @@ pub mod outline;
 pub mod parse;
 pub mod platform;
 pub mod reference;
+pub mod secret_name;
 pub mod source;

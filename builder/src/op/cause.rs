@@ -1,17 +1,21 @@
 //! Which earlier run a missed step is compared with, and what an earlier step's change means for it.
 //!
 //! A step is known again by its text in its stage, else by its place: a line that moved is the same step, and so is a
-//! line that was edited. The cause of a step whose own parts are the same is that of the first step below it that has
+//! line that was edited. Of its last runs the nearest is compared with, so that who goes back and forth between two branches
+//! is told what is new in this one. The cause of a step whose own parts are the same is that of the first step below it that has
 //! one.
 
 use cache::digest::CacheKey;
-use cache::key::builder::{KeyBuilder, Parts};
+use cache::key::builder::{KeyBuilder, Part, Parts};
 use frontend::graph::{Op, VertexId};
 
 use super::error::StepError;
-use super::miss;
+use super::miss::{self, Differences};
 use super::steps::Steps;
 use crate::progress::event::Event;
+
+/// How many runs of a step are remembered to be compared with.
+const COMPARED: usize = 4;
 
 /// Why a vertex is not what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,31 +47,99 @@ fn instruction(name: &str) -> &str {
     }
 }
 
+fn op_name(op: &Op) -> &'static str {
+    match op {
+        Op::Image(_) => "image",
+        Op::Local(_) => "local",
+        Op::Git(_) => "git",
+        Op::Http(_) => "http",
+        Op::Exec(_) => "exec",
+        Op::File(_) => "file",
+        Op::Merge(_) => "merge",
+    }
+}
+
 impl Steps {
-    /// The names that a step is known by later: its text and its place.
-    fn step_names(&self, id: VertexId) -> [CacheKey; 2] {
+    /// The names that a step is known by later: its text, its place, and its text in whatever Dockerfile, for a context
+    /// that is somewhere else each time.
+    fn step_names(&self, id: VertexId) -> [CacheKey; 3] {
         let vertex = self.vertex(id);
         let origin = vertex.origin.as_ref();
         let stage = origin.and_then(|origin| origin.stage.as_deref());
         let place = vertex.name.split(['/', ']']).next().unwrap_or_default();
-        [("text", instruction(&vertex.name)), ("place", place)].map(|(kind, name)| {
+        let text = instruction(&vertex.name);
+        let own = &self.settings.dockerfile;
+        [
+            ("text", text, own.as_str()),
+            ("place", place, own),
+            ("text", text, ""),
+        ]
+        .map(|(kind, name, dockerfile)| {
             let mut key = KeyBuilder::new("last run of a step");
-            key.text("dockerfile", &self.settings.dockerfile)
+            key.text("dockerfile", dockerfile)
                 .text("platform", &self.settings.platform)
                 .text("stage", stage.unwrap_or_default())
+                // What is fetched bears the name of the step that it is fetched for.
+                .text("op", op_name(&vertex.op))
                 .text(kind, name);
             key.finish()
+        })
+    }
+
+    /// The step whose result a step works on, as it is shown.
+    pub(super) fn after(&self, id: VertexId) -> Option<Part> {
+        let vertex = self.vertex(id);
+        let below = match &vertex.op {
+            Op::Exec(op) => op.root?,
+            Op::File(op) => op.base?,
+            Op::Merge(op) => op.base?,
+            Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => return None,
+        };
+        let below = self.vertex(*vertex.inputs.get(below.0)?);
+        let name = instruction(&below.name);
+        Some(Part {
+            name: miss::AFTER.to_owned(),
+            value: name.split("@sha256:").next().unwrap_or_default().to_owned(),
         })
     }
 
     /// Notes that a step's last result is filed under a key.
     pub(super) fn remember_step(&self, id: VertexId, key: &CacheKey) -> Result<(), StepError> {
         for name in self.step_names(id) {
-            if self.remembered_key(&name)?.as_ref() != Some(key) {
-                self.remember_key(&name, key)?;
+            let mut runs = self.runs_of(&name)?;
+            if runs.first() == Some(key) {
+                continue;
             }
+            runs.retain(|run| run != key);
+            runs.insert(0, *key);
+            runs.truncate(COMPARED);
+            let bytes: Vec<u8> = runs.iter().flat_map(|run| run.0).collect();
+            self.keys.remember(&name, &bytes, self.now_ms())?;
         }
         Ok(())
+    }
+
+    /// The keys of a step's last results, the last first.
+    fn runs_of(&self, name: &CacheKey) -> Result<Vec<CacheKey>, StepError> {
+        let memo = self.keys.memo(name)?.unwrap_or_default();
+        let keys = memo.chunks_exact(32).filter_map(|key| key.try_into().ok());
+        Ok(keys.map(CacheKey).collect())
+    }
+
+    /// How a step differs from the nearest of its last runs under a name; `None` if none of them is in the store.
+    fn nearest(&self, runs: &[CacheKey], parts: &Parts) -> Result<Option<Differences>, StepError> {
+        let mut nearest: Option<Differences> = None;
+        for run in runs {
+            let Some(record) = self.keys.peek(run)? else {
+                continue;
+            };
+            let found = miss::differences(parts, &record.parts, &self.settings.args);
+            let is_nearer = |known: &Differences| found.distance < known.distance;
+            if nearest.as_ref().is_none_or(is_nearer) {
+                nearest = Some(found);
+            }
+        }
+        Ok(nearest)
     }
 
     /// Says why a vertex must run: what changed since the same step last ran.
@@ -82,6 +154,18 @@ impl Steps {
             vertex: self.reference(id),
             reason: cause.line(),
         });
+        self.keep_cause(id, cause);
+        Ok(())
+    }
+
+    /// Notes why a step whose layer was there already is not what it was: what comes after it may have to run for that.
+    pub(super) fn note_cause(
+        &self,
+        id: VertexId,
+        key: &CacheKey,
+        parts: &Parts,
+    ) -> Result<(), StepError> {
+        let cause = self.cause_of_miss(id, key, parts)?;
         self.keep_cause(id, cause);
         Ok(())
     }
@@ -101,15 +185,12 @@ impl Steps {
         }
         let mut is_known = false;
         for name in self.step_names(id) {
-            let Some(last) = self.remembered_key(&name)? else {
-                continue;
-            };
-            is_known = true;
-            if last == *key {
+            let runs = self.runs_of(&name)?;
+            is_known |= !runs.is_empty();
+            if runs.contains(key) {
                 break;
             }
-            if let Some(record) = self.keys.lookup(&last)? {
-                let found = miss::differences(parts, &record.parts, &self.settings.args);
+            if let Some(found) = self.nearest(&runs, parts)? {
                 return Ok(self.cause_of_differences(id, &found));
             }
         }
@@ -135,27 +216,31 @@ impl Steps {
             return Ok(Some("the cache is ignored for it (--no-cache)".to_owned()));
         }
         for name in self.step_names(id) {
-            let Some(last) = self.remembered_key(&name)? else {
+            let runs = self.runs_of(&name)?;
+            if runs.is_empty() {
                 continue;
-            };
-            return Ok(match self.keys.lookup(&last)? {
-                Some(record) => {
-                    miss::differences(&parts, &record.parts, &self.settings.args).line()
-                }
+            }
+            return Ok(match self.nearest(&runs, &parts)? {
+                Some(found) => found.line(),
                 None => Some("its result is no longer in the store".to_owned()),
             });
         }
         Ok(Some("it has not run before".to_owned()))
     }
 
-    fn cause_of_differences(&self, id: VertexId, found: &miss::Differences) -> Cause {
+    fn cause_of_differences(&self, id: VertexId, found: &Differences) -> Cause {
         let below = || self.cause_below(id);
         let own = |text: String| Cause { text, step: None };
         match (found.line(), found.has_other_base) {
             (Some(line), _) => own(line),
-            (None, true) => {
-                below().unwrap_or_else(|| own("an earlier step has another result".to_owned()))
-            }
+            (None, true) => below().unwrap_or_else(|| {
+                own(match &found.moved {
+                    Some((before, now)) => {
+                        format!("it comes after {now} now, and came after {before}")
+                    }
+                    None => "an earlier step has another result".to_owned(),
+                })
+            }),
             (None, false) => below().unwrap_or_else(|| {
                 own(
                     "what it is copied onto, or its result in the store, is not what it was"

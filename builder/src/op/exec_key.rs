@@ -1,9 +1,9 @@
 //! What a RUN's key is made of (the table is in `cache::key`).
 
-use super::miss::looks_secret;
 use cache::digest::CacheKey;
 use cache::key::builder::{KeyBuilder, Part, Parts};
 use frontend::graph::{ExecMount, ExecOp, MountKind, NetworkMode, SecurityMode};
+use frontend::secret_name::looks_secret;
 
 /// What a mount's input adds to the key: the caller knows the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +72,24 @@ pub(crate) fn exec_key(
     }
     key.number("mounts", op.mounts.len() as i128);
     for (mount, input) in op.mounts.iter().zip(inputs) {
-        key.scope(&format!("mount {}: ", mount.target));
+        key.scope(&scope(mount));
         add_mount(&mut key, mount, input);
     }
     (key.finish(), key.into_parts())
+}
+
+/// What the parts of a mount are shown with in front: a secret that is only a variable has no target.
+fn scope(mount: &ExecMount) -> String {
+    match &mount.kind {
+        MountKind::Secret { id, .. } if mount.target.is_empty() => {
+            format!("mount of secret {id}: ")
+        }
+        MountKind::Bind { .. }
+        | MountKind::Cache { .. }
+        | MountKind::Tmpfs { .. }
+        | MountKind::Secret { .. }
+        | MountKind::Ssh { .. } => format!("mount {}: ", mount.target),
+    }
 }
 
 fn network(mode: NetworkMode) -> &'static str {

@@ -3,9 +3,13 @@
 //!
 //! Pure: which earlier record to compare with, and what an earlier step was changed by, the caller finds (`op::cause`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cache::key::builder::{Difference, Part, Parts};
+use frontend::secret_name::looks_secret;
+
+/// The value of a part that says that something is not there.
+const ABSENT: &str = "absent";
 
 /// As many causes are told of one step, and as many files by name.
 const TOLD: usize = 3;
@@ -17,7 +21,14 @@ pub(super) struct Differences {
     pub(super) own: Vec<String>,
     /// Whether the file system below it is another.
     pub(super) has_other_base: bool,
+    /// The step that it came after, and the one that it comes after now, if they are not the same.
+    pub(super) moved: Option<(String, String)>,
+    /// How many parts are not the same.
+    pub(super) distance: usize,
 }
+
+/// The part that says which step a step comes after: shown only, for a step whose own parts are the same.
+pub(super) const AFTER: &str = "after";
 
 impl Differences {
     /// The step's own differences in one line; `None` if there are none.
@@ -35,19 +46,34 @@ impl Differences {
 /// What differs from the last time; `args` are the names that ARG declares.
 pub(super) fn differences(now: &Parts, before: &Parts, args: &BTreeSet<String>) -> Differences {
     let (now, before) = comparable(now, before);
-    let mut found = Differences::default();
+    let all = now.differences_from(&before);
+    let mut found = Differences {
+        distance: all.len(),
+        ..Differences::default()
+    };
     let mut files: Vec<(String, Vec<Difference>)> = Vec::new();
-    for difference in now.differences_from(&before) {
+    let whole = whole_mounts(&all);
+    for difference in all {
         let name = name_of(&difference).to_owned();
-        if let Some((scope, _)) = name.split_once("file /").filter(|(s, _)| is_scope(s)) {
+        let scope = scope_of(&name);
+        if let Some(told) = whole.get(scope) {
+            found.own.push(told.clone());
+        } else if name[scope.len()..].starts_with("file /") {
             match files.iter_mut().find(|(known, _)| known == scope) {
                 Some((_, list)) => list.push(difference),
                 None => files.push((scope.to_owned(), vec![difference])),
             }
         } else if name == "base" {
             found.has_other_base = true;
+        } else if name == AFTER {
+            if let Difference::Changed { before, now, .. } = difference {
+                found.moved = Some((before, now));
+            }
+        } else if name == "argument" {
+            found.own.push(command_phrase(&now, &before));
         } else {
-            found.own.push(phrase(&name, &difference, args));
+            let told = phrase(&name[scope.len()..], &difference, args);
+            found.own.push(format!("{scope}{told}"));
         }
     }
     for (scope, list) in files {
@@ -68,16 +94,53 @@ pub(super) fn differences(now: &Parts, before: &Parts, args: &BTreeSet<String>) 
     found
 }
 
-fn is_scope(text: &str) -> bool {
-    text.is_empty() || (text.starts_with("mount ") && text.ends_with(": "))
+/// Mounts that are new or gone as a whole, by the scope of their parts.
+fn whole_mounts(all: &[Difference]) -> BTreeMap<String, String> {
+    let mut whole = BTreeMap::new();
+    for difference in all {
+        let name = name_of(difference);
+        let scope = scope_of(name);
+        let Some(mount) = scope
+            .strip_suffix(": ")
+            .filter(|_| name.ends_with(" mount"))
+        else {
+            continue;
+        };
+        match difference {
+            Difference::Added(_) => whole.insert(scope.to_owned(), format!("{mount} is new")),
+            Difference::Removed(_) => whole.insert(scope.to_owned(), format!("{mount} is gone")),
+            Difference::Changed { .. } | Difference::Reordered => None,
+        };
+    }
+    whole
+}
+
+/// What of a command changed: its shell, if the rest is the same.
+fn command_phrase(now: &Parts, before: &Parts) -> String {
+    let words = |parts: &Parts| -> Vec<String> {
+        let words = parts.0.iter().filter(|part| part.name == "argument");
+        words.map(|part| part.value.clone()).collect()
+    };
+    let (now, before) = (words(now), words(before));
+    match (now.split_last(), before.split_last()) {
+        (Some((text, shell)), Some((same, earlier)))
+            if text == same && !shell.is_empty() && !earlier.is_empty() =>
+        {
+            format!("SHELL: {} → {}", earlier.join(" "), shell.join(" "))
+        }
+        _ => "the command changed".to_owned(),
+    }
+}
+
+/// What stands before the own name of a part: `mount /m: `, or nothing.
+fn scope_of(name: &str) -> &str {
+    let end = name.find(": ").filter(|_| name.starts_with("mount "));
+    end.map_or("", |end| &name[..end + 2])
 }
 
 /// Lists of files are only compared where both sides have them: a key found by definition lists none.
 fn comparable(now: &Parts, before: &Parts) -> (Parts, Parts) {
-    let is_file = |part: &Part| {
-        let scope = part.name.split_once("file /").map(|(scope, _)| scope);
-        scope.is_some_and(is_scope)
-    };
+    let is_file = |part: &Part| part.name[scope_of(&part.name).len()..].starts_with("file /");
     let has_files = |parts: &Parts| parts.0.iter().any(is_file);
     if has_files(now) && has_files(before) {
         return (now.clone(), before.clone());
@@ -102,32 +165,52 @@ fn phrase(name: &str, difference: &Difference, args: &BTreeSet<String>) -> Strin
         Some(variable) if args.contains(variable) => format!("ARG {variable}"),
         Some(variable) => format!("ENV {variable}"),
         None => match name {
-            "argument" | "arguments" => return "the command changed".to_owned(),
+            "arguments" => return "the command changed".to_owned(),
             "data" => return "the text of the here-document changed".to_owned(),
-            "working directory" => "WORKDIR".to_owned(),
-            "user" => "USER".to_owned(),
-            "extra host" => "--add-host".to_owned(),
-            "shm size" => "--shm-size".to_owned(),
-            "ulimit" => "--ulimit".to_owned(),
-            "cgroup parent" => "--cgroup-parent".to_owned(),
-            "network" => "--network".to_owned(),
-            "security" => "--security".to_owned(),
-            "chown" | "group" => "--chown".to_owned(),
-            "chmod" => "--chmod".to_owned(),
-            "exclude" => "--exclude".to_owned(),
-            "parents" => "--parents".to_owned(),
-            other => other.to_owned(),
-        },
+            "working directory" => "WORKDIR",
+            "user" => "USER",
+            "extra host" => "--add-host",
+            "shm size" => "--shm-size",
+            "ulimit" => "--ulimit",
+            "cgroup parent" => "--cgroup-parent",
+            "network" => "--network",
+            "security" => "--security",
+            "platform" => "--platform",
+            "device" => "--device",
+            "chown" | "group" => "--chown",
+            "chmod" => "--chmod",
+            "exclude" => "--exclude",
+            "parents" => "--parents",
+            "unpack" => "--unpack",
+            "checksum" => "--checksum",
+            other => other,
+        }
+        .to_owned(),
+    };
+    let is_flag = matches!(
+        name,
+        "read-only" | "required" | "parents" | "unpack" | "keeps owner"
+    );
+    let value = |value: &str| match (name, value) {
+        ("mode" | "chmod", number) => number
+            .parse::<u32>()
+            .map_or_else(|_symbolic| number.to_owned(), |mode| format!("{mode:04o}")),
+        (_, "0") if is_flag => "no".to_owned(),
+        (_, "1") if is_flag => "yes".to_owned(),
+        (_, other) => other.to_owned(),
+    };
+    let added = |now: &str| match is_hidden(name, "", now) {
+        true => format!("{shown} is new"),
+        false => format!("{shown} is new: {}", value(now)),
     };
     match difference {
+        Difference::Changed { before, now, .. } if before == ABSENT => added(now),
+        Difference::Changed { now, .. } if now == ABSENT => format!("{shown} is gone"),
         Difference::Changed { before, now, .. } => match is_hidden(name, before, now) {
             true => format!("{shown} changed"),
-            false => format!("{shown}: {before} → {now}"),
+            false => format!("{shown}: {} → {}", value(before), value(now)),
         },
-        Difference::Added(part) => match is_hidden(name, "", &part.value) {
-            true => format!("{shown} is new"),
-            false => format!("{shown} is new: {}", part.value),
-        },
+        Difference::Added(part) => added(&part.value),
         Difference::Removed(_) => format!("{shown} is gone"),
         Difference::Reordered => "the order of its variables or options changed".to_owned(),
     }
@@ -183,10 +266,20 @@ fn files_phrase(list: &[Difference]) -> String {
     format!("{}: {}", told.join(", "), names.join(", "))
 }
 
-/// What changed of one file: `type mode owner digest`, or only a digest for many files at once.
+/// What changed of one file: `type mode owner digest`, and the first name of a file that has several; or only a digest for
+/// many files at once.
 fn change_of(path: &str, before: &str, now: &str) -> String {
     let fields = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let (before, now) = (fields(before), fields(now));
+    let (mut before, mut now) = (fields(before), fields(now));
+    let links = (before.get(4).cloned(), now.get(4).cloned());
+    before.truncate(4);
+    now.truncate(4);
+    if before == now {
+        return match links {
+            (_, Some(first)) => format!("{path} is a hard link of {first} now"),
+            (_, None) => format!("{path} is no hard link any more"),
+        };
+    }
     match (&before[..], &now[..]) {
         ([kind, ..], [other, ..]) if kind != other && before.len() == 4 && now.len() == 4 => {
             format!("{path} was a {kind}, is a {other}")
@@ -203,27 +296,6 @@ fn change_of(path: &str, before: &str, now: &str) -> String {
         }
         _ => format!("{path} changed"),
     }
-}
-
-/// Whether a name is that of something whose value should not be shown.
-pub(super) fn looks_secret(name: &str) -> bool {
-    const WORDS: [&str; 12] = [
-        "apikey",
-        "auth",
-        "credential",
-        "credentials",
-        "key",
-        "pass",
-        "passphrase",
-        "password",
-        "passwd",
-        "pat",
-        "secret",
-        "token",
-    ];
-    let name = name.to_ascii_lowercase();
-    name.split(|c: char| !c.is_ascii_alphanumeric())
-        .any(|word| WORDS.contains(&word) || word.ends_with("password") || word.ends_with("token"))
 }
 
 #[cfg(test)]

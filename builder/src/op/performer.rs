@@ -79,7 +79,7 @@ impl Steps {
         &self,
         id: VertexId,
         key: CacheKey,
-        parts: Parts,
+        mut parts: Parts,
         plan: Option<Arc<file::Planned>>,
     ) -> Result<KeyAnswer, StepError> {
         if !self.ignores_cache(id) && self.look_up(id, key)? {
@@ -88,9 +88,11 @@ impl Steps {
             });
             return Ok(KeyAnswer::Hit);
         }
+        parts.0.extend(self.after(id));
         if let (Some(plan), false) = (&plan, self.ignores_cache(id))
             && let Some(done) = file::from_layer_key(self, id, key, plan)?
         {
+            self.note_cause(id, &key, &parts)?;
             let pending = Pending {
                 key,
                 parts,

@@ -1,10 +1,11 @@
 //! What a stage has come to: its file system, environment and image, changed by one instruction after the other.
 
 use crate::config::RuntimeConfig;
-use crate::expand::{Lexer, Scope};
+use crate::expand::{Lexer, Scope, Variables};
 use crate::graph::VertexId;
 use crate::ignore::clean_path;
 use crate::lint::StageMemory;
+use crate::secret_name::looks_secret;
 use crate::source::LineRange;
 
 use super::from::BaseImage;
@@ -193,11 +194,24 @@ impl Steps {
 /// An instruction as progress shows it: variables expanded (or, if that fails, as written), the keyword in upper case.
 pub(super) fn display(lexer: Lexer, text: &str, scope: &Scope) -> String {
     let shown = lexer
-        .expand(text, scope)
+        .expand(text, &Shown(scope))
         .unwrap_or_else(|_unexpandable| text.to_owned());
     match shown.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
         None => shown.to_uppercase(),
+    }
+}
+
+/// Variables as progress shows them: those that hold secrets by their names stay as they are written.
+struct Shown<'a>(&'a Scope);
+
+impl Variables for Shown<'_> {
+    fn lookup(&self, name: &str) -> Option<String> {
+        let value = self.0.lookup(name)?;
+        Some(match looks_secret(name) {
+            true => format!("${name}"),
+            false => value,
+        })
     }
 }
 
@@ -217,6 +231,19 @@ mod tests {
         let mut state = StageState::default();
         state.image.config.working_dir = directory.to_owned();
         state
+    }
+
+    #[test]
+    fn values_of_secrets_are_not_shown() {
+        let mut scope = Scope::default();
+        scope.set("API_TOKEN", "hunter2");
+        scope.set("V", "1");
+        let shown = display(
+            Lexer::new('\\'),
+            "run a $API_TOKEN ${API_TOKEN:-x} $V $W",
+            &scope,
+        );
+        assert_eq!(shown, "RUN a $API_TOKEN $API_TOKEN 1 $W");
     }
 
     #[test]

@@ -160,10 +160,18 @@ fn explain(pick: &Pick, parts: &mut Vec<Part>) {
     let mut links = BTreeMap::new();
     for (at, node) in pick.nodes.iter().enumerate() {
         if !is_large {
+            let first = match &node.entry.link {
+                Some(identity) => *links.entry(identity.clone()).or_insert(at),
+                None => at,
+            };
+            let first = pick.nodes.get(first).filter(|_| first != at);
             // A directory whose files changed has not.
             parts.push(Part {
                 name: format!("file {}", shown(&join(&pick.path, &node.relative))),
-                value: described(node),
+                value: match first {
+                    Some(first) => format!("{} {}", described(node), shown(&first.relative)),
+                    None => described(node),
+                },
             });
             continue;
         }
