@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::args::PushArgs;
+use super::build::start_display;
 use super::request::{Isolation, Registries};
-use super::{Engine, Host, Streams, exit_code, registries, resolve, start_display};
+use super::{Engine, Host, Streams, exit_code, registries, resolve};
 use crate::outcome::Failure;
 
 /// An image of the store to push.

@@ -1,9 +1,17 @@
 //! Tests of the command as a whole, with an engine that does what it is told.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
+use frontend::source::SourceFile;
+
+use super::answer::Answer;
+use super::push::PushRequest;
+use super::request::{BuildRequest, Inquiry};
 use super::*;
+use crate::doctor::report::Report;
+use crate::outcome::Outcome;
 use crate::progress::event::{Event, VertexRef};
+use crate::progress::sink::EventSink;
 
 #[derive(Clone, Default)]
 struct Wire(Arc<Mutex<Vec<u8>>>);
