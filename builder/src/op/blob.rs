@@ -145,41 +145,38 @@ impl Layers {
         }
         let index = self.with_tree(diff_id)?.index()?;
         let tree = self.tree(diff_id)?;
-        let failed = |source| StepError::Io {
-            attempt: "compress the layer",
-            path: diff_id.to_string().into(),
-            source,
-        };
-        let writer = self.blobs.writer()?;
-        let mut compressor =
-            Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
-        let mut sink = Stoppable {
-            sink: &mut compressor,
-            stop: &packing.stop,
-        };
-        let packed = match pack(&index, &tree, &mut sink) {
-            Err(_) if packing.stop.is_set() => return Err(StepError::Canceled),
-            packed => packed?,
-        };
-        if packed.diff_id != *diff_id {
-            return Err(StepError::WrongDiffId {
-                expected: diff_id.to_string(),
-                found: packed.diff_id.to_string(),
-            });
-        }
-        let (compressed, writer) = compressor.finish().map_err(failed)?;
-        Ok(writer.commit(Some(&compressed.digest))?)
+        self.compress(diff_id, packing, |sink| {
+            let packed = pack(&index, &tree, sink)?;
+            if packed.diff_id != *diff_id {
+                return Err(StepError::WrongDiffId {
+                    expected: diff_id.to_string(),
+                    found: packed.diff_id.to_string(),
+                });
+            }
+            Ok(())
+        })
     }
 
     /// Compresses a pulled layer's own tar in another way. Its tree would give another tar.
     fn recompress(&self, diff_id: &DiffId, packing: Packing) -> Result<(Digest, u64), StepError> {
         let blob = self.fetch(diff_id)?;
         let reader = self.open_blob(&blob.digest)?;
-        let failed = |source| StepError::Io {
-            attempt: "compress the layer",
-            path: diff_id.to_string().into(),
-            source,
-        };
+        self.compress(diff_id, packing, |sink| {
+            self.read_tar(diff_id, reader, |tar| {
+                io::copy(tar, sink).map_err(|source| compressing(diff_id, source))
+            })?;
+            Ok(())
+        })
+    }
+
+    /// Makes a blob of what `fill` writes.
+    fn compress(
+        &self,
+        diff_id: &DiffId,
+        packing: Packing,
+        fill: impl FnOnce(&mut Stoppable<'_>) -> Result<(), StepError>,
+    ) -> Result<(Digest, u64), StepError> {
+        let failed = |source| compressing(diff_id, source);
         let writer = self.blobs.writer()?;
         let mut compressor =
             Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
@@ -187,12 +184,10 @@ impl Layers {
             sink: &mut compressor,
             stop: &packing.stop,
         };
-        match self.read_tar(diff_id, reader, |tar| {
-            io::copy(tar, &mut sink).map_err(failed)
-        }) {
+        match fill(&mut sink) {
             Err(_) if packing.stop.is_set() => return Err(StepError::Canceled),
-            copied => copied?,
-        };
+            filled => filled?,
+        }
         let (compressed, writer) = compressor.finish().map_err(failed)?;
         Ok(writer.commit(Some(&compressed.digest))?)
     }
@@ -204,6 +199,14 @@ impl Layers {
                 .record_blob(&layer, &blob.media_type, blob.clone())?;
         }
         Ok(())
+    }
+}
+
+fn compressing(diff_id: &DiffId, source: io::Error) -> StepError {
+    StepError::Io {
+        attempt: "compress the layer",
+        path: diff_id.to_string().into(),
+        source,
     }
 }
 
