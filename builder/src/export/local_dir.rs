@@ -10,7 +10,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use cache::layer::tree::both_times;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::activity::Activity;
@@ -178,7 +179,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         };
         rustix::fs::fchmod(&top.fd, Mode::from_raw_mode(top.mode))
-            .and_then(|()| rustix::fs::futimens(&top.fd, &times(top.mtime)))
+            .and_then(|()| rustix::fs::futimens(&top.fd, &both_times(top.mtime)))
             .map_err(self.failed("set mode and time of", &top.path))
     }
 
@@ -261,7 +262,12 @@ impl<'a> Writer<'a> {
             }
         }
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::utimensat(self.here(), &*self.temporary, &times(entry.mtime), flags)?;
+        rustix::fs::utimensat(
+            self.here(),
+            &*self.temporary,
+            &both_times(entry.mtime),
+            flags,
+        )?;
         self.publish(name)
     }
 
@@ -296,7 +302,7 @@ fn complete(file: &File, entry: &FlatEntry) -> Result<(), Errno> {
         }
     }
     rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))?;
-    rustix::fs::futimens(file, &times(entry.mtime))
+    rustix::fs::futimens(file, &both_times(entry.mtime))
 }
 
 /// Removes a directory and what is in it, following no links.
@@ -317,17 +323,6 @@ fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
         }
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
-}
-
-fn times(mtime: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: mtime,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
 }
 
 fn as_path(path: &[u8]) -> &Path {

@@ -9,6 +9,7 @@ use frontend::reference::Reference;
 
 use super::config::{ConfigError, RegistriesSource};
 use super::registries_conf::{self, Entry, Pulls};
+use super::tls::list;
 
 /// The registry of Docker Hub by the name in references, and the host that serves it.
 const DOCKER_HUB: &str = "docker.io";
@@ -280,27 +281,11 @@ fn missing(path: &Path) -> ConfigError {
 }
 
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    let failed = |source| ConfigError::Read {
-        path: dir.to_owned(),
-        source,
-    };
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(failed)?.path();
-        if path
-            .extension()
+    let is_conf = |path: &PathBuf| {
+        path.extension()
             .is_some_and(|extension| extension == "conf")
-        {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
+    };
+    Ok(list(dir)?.into_iter().filter(is_conf).collect())
 }
 
 #[cfg(test)]

@@ -174,7 +174,7 @@ impl HostFiles {
 }
 
 /// The files of a folder by name; none if it does not exist.
-fn list(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let failed = |source| ConfigError::Read {
         path: dir.to_owned(),
         source,

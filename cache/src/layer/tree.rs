@@ -172,7 +172,7 @@ pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Res
 }
 
 /// Access and modification time, both whole seconds.
-pub(crate) fn both_times(mtime: i64) -> Timestamps {
+pub fn both_times(mtime: i64) -> Timestamps {
     let time = Timespec {
         tv_sec: mtime,
         tv_nsec: 0,

@@ -22,11 +22,12 @@ use cache::checksum::file::{hash_reader, in_parallel};
 use cache::checksum::stat_cache::FileStat;
 use cache::digest::ContentDigest;
 use cache::layer::index::LayerIndex;
+use cache::layer::tree::both_times;
 use frontend::graph::InputIndex;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
-    copy_file_range, fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, makedev,
-    mkdirat, mknodat, openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, copy_file_range,
+    fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, makedev, mkdirat, mknodat,
+    openat, symlinkat, utimensat,
 };
 
 use super::archive::{self, ArchiveError};
@@ -180,8 +181,13 @@ impl Writer {
             )
             .map_err(self.fail("set the mode of", path))?;
         }
-        utimensat(&self.root, name, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(self.fail("set the time of", path))
+        utimensat(
+            &self.root,
+            name,
+            &both_times(mtime),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(self.fail("set the time of", path))
     }
 
     fn create(&self, entry: &PlannedEntry) -> Result<File, WriteError> {
@@ -211,7 +217,7 @@ impl Writer {
             fsetxattr(file, "security.capability", value, XattrFlags::empty())
                 .map_err(self.fail("set the capabilities of", path))?;
         }
-        futimens(file, &times(entry.mtime)).map_err(self.fail("set the time of", path))
+        futimens(file, &both_times(entry.mtime)).map_err(self.fail("set the time of", path))
     }
 
     fn write_file(&self, entry: &PlannedEntry, sources: &Sources<'_>) -> Result<(), CopyError> {
@@ -409,16 +415,5 @@ fn copy_by_hand(mut source: &File, target: &mut File) -> io::Result<u64> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-fn times(mtime: i64) -> Timestamps {
-    let time = Timespec {
-        tv_sec: mtime,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
     }
 }
