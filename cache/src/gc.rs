@@ -30,6 +30,7 @@ use crate::disk::{Disk, DiskError, Item, Kind, Needs, file_system};
 use crate::io::{Attempt, IoError, STAGED_PREFIX, names_in, read_if_present, write_whole};
 use crate::key::index::Keys;
 use crate::lease::{self, Lease};
+use crate::remove::remove_tree;
 use crate::root::StatePaths;
 use crate::snapshot::contents;
 
@@ -216,7 +217,7 @@ fn remove_batch(
     }
     drop(gate);
     for name in names_in(&trash)? {
-        fs::remove_dir_all(trash.join(name)).ok();
+        remove_tree(&trash.join(name)).ok();
     }
     Ok(going)
 }
@@ -313,7 +314,7 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
             continue;
         }
         match path.is_dir() {
-            true => fs::remove_dir_all(&path).ok(),
+            true => remove_tree(&path).ok(),
             false => fs::remove_file(&path).ok(),
         };
     }

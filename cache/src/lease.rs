@@ -18,6 +18,7 @@ use rustix::fs::FlockOperation;
 use crate::claim::{LockMode, Wait, lock, names_same_file, open_lock_file};
 use crate::digest::{DiffId, Digest};
 use crate::io::{Attempt, IoError, make_private_dir, names_in};
+use crate::remove::remove_tree;
 use crate::root::StatePaths;
 
 /// A running build's hold on the store. Dropped, it removes its work and itself.
@@ -127,7 +128,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if fs::remove_dir_all(&self.work).is_ok() || !self.work.exists() {
+        if remove_tree(&self.work).is_ok() || !self.work.exists() {
             fs::remove_file(&self.path).ok();
         }
     }
@@ -171,7 +172,7 @@ pub fn sweep(paths: &StatePaths) -> Result<(), IoError> {
             continue;
         }
         let work = paths.work().join(&name);
-        match fs::remove_dir_all(&work) {
+        match remove_tree(&work) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::debug!(path = %work.display(), %error, "left over work stays");
             }

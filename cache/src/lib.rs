@@ -63,6 +63,7 @@ pub mod layer;
 pub mod lease;
 pub mod log;
 pub mod mounts;
+pub mod remove;
 pub mod root;
 pub mod snapshot;
 pub mod tag;

@@ -34,6 +34,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::claim::{LockMode, Wait, lock, lock_file};
 use crate::digest::hex;
 use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
+use crate::remove::remove_tree;
 use crate::root::StatePaths;
 
 /// What two users at once get.
@@ -242,7 +243,7 @@ impl Folder {
         for number in numbers {
             if let Some(unused) = self.take(number, Sharing::Private, Wait::Never)? {
                 fs::remove_file(unused.path.with_extension("ready")).ok();
-                fs::remove_dir_all(&unused.path).ok();
+                remove_tree(&unused.path).ok();
             }
         }
         Ok(())
@@ -288,7 +289,7 @@ impl Folder {
 }
 
 fn empty(path: &Path) -> Result<(), IoError> {
-    match fs::remove_dir_all(path) {
+    match remove_tree(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).attempt("empty", path);
         }

@@ -20,6 +20,7 @@ use super::error::LayerError;
 use super::index::LayerIndex;
 use super::scan::{self, Target, Written};
 use super::tree::{self, OverlayXattrs, Tree};
+use crate::remove::remove_at;
 
 /// Copied at once.
 const BUFFER: usize = 256 * 1024;
@@ -150,7 +151,7 @@ impl TreeWriter {
         }
         let shown = self.tree.shown(&content.entry.path);
         let (dir, name) = self.tree.parent(&content.entry.path)?;
-        tree::remove_all(dir, name).map_err(LayerError::os("remove", shown))
+        remove_at(dir, name).map_err(LayerError::os("remove", shown))
     }
 
     fn link(&mut self, at: &[u8], target: &[u8]) -> Result<(), LayerError> {

@@ -153,19 +153,6 @@ pub(super) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Stat>
     fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Removes a name and everything below it.
-pub(super) fn remove_all(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
-    match fs::unlinkat(dir, name, AtFlags::empty()) {
-        Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {}
-        done => return done,
-    }
-    let opened = open_dir(dir, name)?;
-    for child in names(opened.as_fd())? {
-        remove_all(opened.as_fd(), &child)?;
-    }
-    fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
-}
-
 /// Makes overlay's mark for a deletion.
 pub(super) fn make_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<()> {
     fs::mknodat(dir, name, FileType::CharacterDevice, Mode::empty(), 0)

@@ -10,6 +10,7 @@ use rustix::fs::CWD;
 use super::error::SnapshotError;
 use crate::layer::stack::LayerStack;
 use crate::layer::tree;
+use crate::remove::remove_tree;
 
 /// A fresh directory with the `upper` and `work` directories of an overlay, on the store's file system.
 ///
@@ -79,7 +80,7 @@ impl ActiveTree {
 
     /// Removes it and tells if that did not work.
     pub fn discard(self) -> Result<(), SnapshotError> {
-        match fs::remove_dir_all(&self.dir) {
+        match remove_tree(&self.dir) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(SnapshotError::io("remove", &self.dir)(error)),
@@ -90,6 +91,6 @@ impl ActiveTree {
 impl Drop for ActiveTree {
     fn drop(&mut self) {
         // What is left goes with the lease of the build.
-        drop(fs::remove_dir_all(&self.dir));
+        drop(remove_tree(&self.dir));
     }
 }
