@@ -31,6 +31,10 @@ const META_PREFIX: &[u8] = b".wh..wh.";
 /// Symlinks followed before a path counts as a loop, as in the kernel.
 const MOST_LINKS: u32 = 40;
 
+/// What an index may take in memory while it is made: more than a million entries. An image of more is made to take all
+/// memory there is, a few bytes of compressed names each.
+const MOST_HELD_BYTES: usize = 512 << 20;
+
 /// The largest major and minor numbers Linux has.
 const MOST_MAJOR: i64 = (1 << 12) - 1;
 const MOST_MINOR: i64 = (1 << 20) - 1;
@@ -43,6 +47,8 @@ pub(super) struct Draft {
     inodes: Vec<Entry>,
     /// A parent directory as written and where it led; valid while no directory is replaced.
     last_parent: Option<(Vec<u8>, Vec<u8>)>,
+    /// About as many bytes as all that was put in takes in memory.
+    held_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -88,8 +94,11 @@ impl Draft {
         member: &Member,
         made: &mut Vec<Vec<u8>>,
     ) -> Result<Placed, LayerError> {
-        self.place_inner(member, made)
-            .map_err(|problem| LayerError::entry(&member.path, problem))
+        let placed = match self.place_inner(member, made) {
+            Ok(_) if self.held_bytes > MOST_HELD_BYTES => Err(EntryProblem::TooMany),
+            placed => placed,
+        };
+        placed.map_err(|problem| LayerError::entry(&member.path, problem))
     }
 
     fn place_inner(
@@ -229,7 +238,7 @@ impl Draft {
                 self.last_parent = None;
             }
             entry.kind = EntryKind::Directory { is_opaque };
-            self.slots.insert(
+            self.put(
                 key,
                 Slot::Directory(Node {
                     entry,
@@ -244,9 +253,18 @@ impl Draft {
         }
         let number = inode.unwrap_or(self.inodes.len());
         if inode.is_none() {
+            self.held_bytes += size_of::<Entry>();
+            if let EntryKind::Symlink { target } = &entry.kind {
+                self.held_bytes += target.len();
+            }
             self.inodes.push(entry);
         }
-        self.slots.insert(key, Slot::Leaf(number));
+        self.put(key, Slot::Leaf(number));
+    }
+
+    fn put(&mut self, key: Vec<u8>, slot: Slot) {
+        self.held_bytes += key.len() + size_of::<Slot>();
+        self.slots.insert(key, slot);
     }
 
     fn remove_below(&mut self, key: &[u8]) {
@@ -269,7 +287,7 @@ impl Draft {
             Some(Slot::Directory(_)) => self.make_opaque(at),
             Some(Slot::Leaf(_) | Slot::Whiteout) => {}
             None => {
-                self.slots.insert(path::sort_key(at), Slot::Whiteout);
+                self.put(path::sort_key(at), Slot::Whiteout);
             }
         }
     }
@@ -284,8 +302,7 @@ impl Draft {
             entry,
             role: Role::Entry,
         };
-        self.slots
-            .insert(path::sort_key(dir), Slot::Directory(node));
+        self.put(path::sort_key(dir), Slot::Directory(node));
     }
 
     /// The real directory of some parents, made where missing.
@@ -315,7 +332,7 @@ impl Draft {
                 kind,
                 ..Entry::default_directory(Vec::new())
             };
-            self.slots.insert(
+            self.put(
                 path::sort_key(&missing),
                 Slot::Directory(Node { entry, role }),
             );

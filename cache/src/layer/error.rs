@@ -105,6 +105,9 @@ pub enum EntryProblem {
     /// Its path or a part of it is too long, or holds a NUL byte.
     #[error("the path is too long or holds a NUL byte")]
     Path,
+    /// With it the layer has more entries, or longer names, than can be kept in mind.
+    #[error("the names up to here take more than 512 MiB")]
+    TooMany,
     /// It is a character device 0/0.
     #[error("a character device 0/0 is overlay's own mark for a deletion and may not be content")]
     OverlayWhiteout,
