@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ use crate::digest::ContentDigest;
 
 /// Longest value of an attribute that is compared.
 const MOST_XATTR: usize = 4096;
+
+/// Times that every file system keeps; others become the nearest that it does. Tars have them from the index.
+const KEPT_TIMES: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
 /// Whether the tree has exactly the entries of the index, with their bytes. What cannot be read has not. Trees for user
 /// namespaces need no devices: unpacking leaves them out (`apply`).
@@ -100,7 +104,7 @@ fn has_metadata(entry: &Entry, found: &Metadata) -> bool {
     let is_link = found.file_type().is_symlink();
     (entry.uid, entry.gid) == (found.uid(), found.gid())
         && (is_link || entry.mode == found.mode() & 0o7777)
-        && entry.mtime == found.mtime()
+        && (entry.mtime == found.mtime() || !KEPT_TIMES.contains(&entry.mtime))
 }
 
 fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
