@@ -29,6 +29,10 @@ use crate::sandbox::rung::{self, Choice, Inside, Rung};
 /// Threads that wait for registries and other processes; work is done on others.
 const WAITING_THREADS: usize = 2;
 
+/// Walks of directories go down a frame for each level, and a path of 4 095 bytes has 2 048 of them. Only what is used of
+/// a stack takes memory.
+const STACK_BYTES: usize = 32 << 20;
+
 /// This machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine;
@@ -138,6 +142,7 @@ fn run<R, T>(
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|error| environment(format!("cannot start threads: {error}")))?;
