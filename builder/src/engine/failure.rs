@@ -1,5 +1,6 @@
 //! Errors of the engine as what the user is told.
 
+use cache::layer::error::LayerError;
 use frontend::graph::Vertex;
 
 use crate::op::copy::error::CopyError;
@@ -54,6 +55,9 @@ fn hint_of(error: &StepError) -> Option<String> {
     if let StepError::Start { source, .. } = error {
         return hint_of(source);
     }
+    if let StepError::Unpack { source, .. } = error {
+        return unpacking_hint(source);
+    }
     let StepError::Sandbox(SandboxError::Setup(SetupError::Action { errno, .. })) = error else {
         return None;
     };
@@ -61,6 +65,16 @@ fn hint_of(error: &StepError) -> Option<String> {
         "the kernel does not let this process do that; `builder doctor` says what is missing"
             .to_owned()
     })
+}
+
+fn unpacking_hint(error: &StepError) -> Option<String> {
+    let is_of_the_image = matches!(
+        error,
+        StepError::Layer(
+            LayerError::Tar { .. } | LayerError::Entry { .. } | LayerError::Inconsistent { .. }
+        ) | StepError::WrongDiffId { .. }
+    );
+    is_of_the_image.then(|| "the image is malformed: use another, or tell who made it".to_owned())
 }
 
 fn is_about_sources(error: &CopyError) -> bool {
@@ -85,6 +99,7 @@ fn kind_of(error: &StepError) -> FailureKind {
         | StepError::Git(_)
         | StepError::Registry(_) => FailureKind::Dockerfile,
         StepError::Sandbox(_) => FailureKind::Step,
+        StepError::Unpack { source, .. } => kind_of(source),
         StepError::Layer(_)
         | StepError::Keys(_)
         | StepError::Snapshot(_)

@@ -50,6 +50,17 @@ pub enum StepError {
         /// What came.
         found: String,
     },
+    /// A layer of an image could not be unpacked.
+    #[error("cannot unpack layer {digest} of {image}")]
+    Unpack {
+        /// The digest of its blob.
+        digest: String,
+        /// Which image, as far as that is known.
+        image: String,
+        /// Why not.
+        #[source]
+        source: Box<Self>,
+    },
     /// A layer could not be fetched.
     #[error(transparent)]
     Registry(#[from] crate::registry::error::RegistryError),

@@ -100,13 +100,28 @@ impl Layers {
     ) -> Result<T, StepError> {
         let blob = self.fetch(diff_id)?;
         match work(&blob) {
+            Ok(made) => Ok(made),
             Err(error) if !self.blobs.is_intact(&blob.digest)? => {
                 tracing::debug!(digest = %blob.digest, %error, "damaged blob");
                 self.blobs.remove(&blob.digest)?;
                 work(&self.fetch(diff_id)?)
             }
-            outcome => outcome,
+            Err(StepError::Canceled) => Err(StepError::Canceled),
+            Err(error) => Err(StepError::Unpack {
+                digest: blob.digest.to_string(),
+                image: self.image_of(diff_id)?,
+                source: Box::new(error),
+            }),
         }
+    }
+
+    /// What has a layer, for messages.
+    fn image_of(&self, diff_id: &DiffId) -> Result<String, StepError> {
+        Ok(match self.find(diff_id)?.map(|found| found.origin) {
+            Some(Origin::Registry(reference)) => reference.to_string(),
+            Some(Origin::Layout(layout)) => format!("the OCI layout `{}`", layout.dir().display()),
+            Some(Origin::Store) | None => "the store".to_owned(),
+        })
     }
 
     /// Reads a blob's tar with `work`, which must leave it at its end; the tar must have the diff id.

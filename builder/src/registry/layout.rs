@@ -77,6 +77,11 @@ impl Layout {
         Self { dir: dir.into() }
     }
 
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Resolves an image of the layout for a platform. Manifests and config enter the store, layers don't.
     ///
     /// # Errors
