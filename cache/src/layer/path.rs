@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 /// The longest path taken from a tar: the kernel's `PATH_MAX` less its terminator.
-pub(crate) const LONGEST_PATH: usize = 4095;
+pub const LONGEST_PATH: usize = 4095;
 
 /// The longest name of a file (`NAME_MAX`).
 pub(crate) const LONGEST_NAME: usize = 255;

@@ -10,12 +10,12 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use cache::checksum::file::hash_reader;
-use cache::layer::entry::normalise_capability;
 use cache::layer::error::{LayerError, TarProblem};
 use cache::layer::reader::{Member, MemberKind, TarReader};
 use frontend::graph::InputIndex;
 
 use super::error::{CopyError, shown};
+use super::member::{self, checked};
 use super::owner::Ids;
 use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
 use super::resolve::{Step, clean, join, resolve, split};
@@ -219,7 +219,14 @@ impl MemberPlan<'_, '_, '_> {
     }
 
     /// Where a path inside the archive leads, relative to the destination; links followed but for the last name.
-    fn resolve_parent(&self, path: &[u8]) -> Result<Option<Vec<u8>>, CopyError> {
+    fn resolve_parent(&self, member: &Member, path: &[u8]) -> Result<Option<Vec<u8>>, CopyError> {
+        // A member that leaves its name out means the destination.
+        if !path.is_empty() {
+            member::check_path(path).map_err(|problem| {
+                let path = shown(&member.path);
+                self.fail(ArchiveError::Member { path, problem })
+            })?;
+        }
         let path = clean(path);
         let Some((parent, name)) = split(&path) else {
             return Ok(None);
@@ -235,7 +242,8 @@ impl MemberPlan<'_, '_, '_> {
     /// The member's place relative to the destination, with parents made. `None` for the destination itself, which an
     /// archive does not change.
     fn place(&mut self, member: &Member) -> Result<Option<Vec<u8>>, CopyError> {
-        let Some(relative) = self.resolve_parent(&member.path)? else {
+        let relative = self.resolve_parent(member, &member.path)?;
+        let Some(relative) = relative else {
             return Ok(None);
         };
         if let Some((parent, _)) = split(&relative) {
@@ -256,25 +264,24 @@ impl MemberPlan<'_, '_, '_> {
             path: shown(&member.path),
             problem,
         };
-        let device = |major: i64, minor: i64| match (u32::try_from(major), u32::try_from(minor)) {
-            (Ok(major), Ok(minor)) => Ok((major, minor)),
-            (Err(_), _) | (_, Err(_)) => Err(wrong("device number out of range")),
+        let kind = match &member.kind {
+            MemberKind::Directory => Ok(PlannedKind::Directory),
+            MemberKind::Fifo => Ok(PlannedKind::Fifo),
+            MemberKind::Symlink(target) => member::check_path(target)
+                .map(|()| PlannedKind::Symlink(target.clone()))
+                .map_err(wrong),
+            MemberKind::CharDevice(0, 0) => Err(wrong(
+                "a character device 0/0 would hide files of the image",
+            )),
+            MemberKind::CharDevice(major, minor) => member::device(*major, *minor)
+                .map(|(major, minor)| PlannedKind::CharDevice(major, minor))
+                .map_err(wrong),
+            MemberKind::BlockDevice(major, minor) => member::device(*major, *minor)
+                .map(|(major, minor)| PlannedKind::BlockDevice(major, minor))
+                .map_err(wrong),
+            MemberKind::HardLink(target) => return self.link(member, target, relative),
+            MemberKind::File => self.file(member, content),
         };
-        let kind =
-            match &member.kind {
-                MemberKind::Directory => Ok(PlannedKind::Directory),
-                MemberKind::Fifo => Ok(PlannedKind::Fifo),
-                MemberKind::Symlink(target) => Ok(PlannedKind::Symlink(target.clone())),
-                MemberKind::CharDevice(0, 0) => Err(wrong(
-                    "a character device 0/0 would hide files of the image",
-                )),
-                MemberKind::CharDevice(major, minor) => device(*major, *minor)
-                    .map(|(major, minor)| PlannedKind::CharDevice(major, minor)),
-                MemberKind::BlockDevice(major, minor) => device(*major, *minor)
-                    .map(|(major, minor)| PlannedKind::BlockDevice(major, minor)),
-                MemberKind::HardLink(target) => return self.link(member, target, relative),
-                MemberKind::File => self.file(member, content),
-            };
         kind.map_err(|source| self.fail(source))
     }
 
@@ -303,7 +310,7 @@ impl MemberPlan<'_, '_, '_> {
         target: &[u8],
         relative: &[u8],
     ) -> Result<PlannedKind, CopyError> {
-        let found = self.resolve_parent(target)?.unwrap_or_default();
+        let found = self.resolve_parent(member, target)?.unwrap_or_default();
         let path = join(&self.unpacking.at, &found);
         let names = || (shown(&found), shown(relative));
         let Some(entry) = self.target.planned(&path) else {
@@ -382,7 +389,7 @@ impl MemberPlan<'_, '_, '_> {
             mode: member.mode & 0o7777,
             uid: owner.uid,
             gid: owner.gid,
-            mtime: member.mtime,
+            mtime: member::mtime(member),
             capability,
         });
         Ok(kind)
@@ -418,28 +425,9 @@ impl MemberPlan<'_, '_, '_> {
             mode,
             uid: owner.uid,
             gid: owner.gid,
-            mtime: member.mtime,
+            mtime: member::mtime(member),
             capability,
         });
         Ok(())
     }
-}
-
-/// Owner and capability of a member, if layers can have them.
-fn checked(member: &Member, kind: &PlannedKind) -> Result<(Ids, Option<Vec<u8>>), ArchiveError> {
-    let wrong = |problem| ArchiveError::Member {
-        path: shown(&member.path),
-        problem,
-    };
-    let (Ok(uid), Ok(gid)) = (u32::try_from(member.uid), u32::try_from(member.gid)) else {
-        return Err(wrong("owner out of range"));
-    };
-    let capability = match (&member.capability, kind) {
-        (Some(value), PlannedKind::File { .. }) => {
-            let normal = normalise_capability(value);
-            Some(normal.ok_or_else(|| wrong("malformed security.capability"))?)
-        }
-        (_, _) => None,
-    };
-    Ok((Ids { uid, gid }, capability))
 }

@@ -55,6 +55,12 @@ pub enum CopyError {
         /// The path.
         path: String,
     },
+    /// A path leads to one that is longer than the kernel takes.
+    #[error("`{path}` leads to a path of more than 4095 bytes: file name too long")]
+    TooLong {
+        /// The path.
+        path: String,
+    },
     /// A user name where there are no users.
     #[error("invalid user index: -1: `{name}` cannot be looked up, there is no file system below")]
     NoUsers {
@@ -219,6 +225,7 @@ impl CopyError {
             | Self::NotADirectory { .. }
             | Self::IsADirectory { .. }
             | Self::TooManyLinks { .. }
+            | Self::TooLong { .. }
             | Self::Chmod(_)
             | Self::Pattern { .. }
             | Self::Reserved { .. }
@@ -233,8 +240,9 @@ impl CopyError {
     }
 }
 
-/// A path as people read it: absolute.
+/// A path as people read it: absolute, and cut off where it is longer than any real one.
 pub(super) fn shown(path: &[u8]) -> String {
-    let text = String::from_utf8_lossy(path);
+    const MOST_SHOWN: usize = 4096;
+    let text = String::from_utf8_lossy(path.get(..MOST_SHOWN).unwrap_or(path));
     format!("/{}", text.trim_start_matches('/'))
 }

@@ -16,15 +16,26 @@ pub(super) struct Ids {
     pub(super) gid: u32,
 }
 
+impl Ids {
+    /// A number that `chown` can set: -1 would mean "as it is".
+    pub(super) fn id(number: i64) -> Option<u32> {
+        u32::try_from(number).ok().filter(|id| *id != u32::MAX)
+    }
+}
+
+fn parse(text: &str) -> Option<u32> {
+    text.parse::<u32>().ok().and_then(|id| Ids::id(id.into()))
+}
+
 /// Looks an owner up.
 pub(super) fn resolve_owner(
     owner: &Owner,
     base: Option<&dyn Destination>,
 ) -> Result<Ids, CopyError> {
-    let user = match (owner.user.as_str(), owner.user.parse::<u32>()) {
+    let user = match (owner.user.as_str(), parse(&owner.user)) {
         ("", _) => Ids { uid: 0, gid: 0 },
-        (_, Ok(uid)) => Ids { uid, gid: uid },
-        (name, Err(_)) => {
+        (_, Some(uid)) => Ids { uid, gid: uid },
+        (name, None) => {
             let base = base.ok_or_else(|| CopyError::NoUsers {
                 name: name.to_owned(),
             })?;
@@ -38,9 +49,9 @@ pub(super) fn resolve_owner(
     };
     let gid = match owner.group.as_deref() {
         None => user.gid,
-        Some(group) => match group.parse::<u32>() {
-            Ok(gid) => gid,
-            Err(_) => {
+        Some(group) => match parse(group) {
+            Some(gid) => gid,
+            None => {
                 let base = base.ok_or_else(|| CopyError::NoGroups {
                     name: group.to_owned(),
                 })?;
@@ -57,19 +68,19 @@ pub(super) fn resolve_owner(
 
 /// Whether a user is a number or in the passwd file.
 pub(super) fn is_user(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
-    let is_number = name.is_empty() || name.parse::<u32>().is_ok();
+    let is_number = name.is_empty() || parse(name).is_some();
     Ok(is_number || find(base, b"etc/passwd", name)?.is_some())
 }
 
 /// Whether a group is a number or in the group file.
 pub(super) fn is_group(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
-    let is_number = name.is_empty() || name.parse::<u32>().is_ok();
+    let is_number = name.is_empty() || parse(name).is_some();
     Ok(is_number || find(base, b"etc/group", name)?.is_some())
 }
 
 fn number(fields: &Option<Vec<String>>, at: usize) -> u32 {
     let field = fields.as_ref().and_then(|fields| fields.get(at));
-    field.and_then(|text| text.parse().ok()).unwrap_or(0)
+    field.and_then(|text| parse(text)).unwrap_or(0)
 }
 
 /// The fields of the first line that starts with a name.

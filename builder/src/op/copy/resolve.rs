@@ -3,6 +3,8 @@
 //! As BuildKit's `RootPath`: what is missing is cleaned by its text, so that the answer is also where something would be
 //! made.
 
+use cache::layer::path::LONGEST_PATH;
+
 /// What a look-up finds, as far as resolution cares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -30,6 +32,8 @@ pub enum ResolveError<E> {
     Lookup(E),
     /// More links than the kernel would follow.
     TooManyLinks,
+    /// It leads to a path longer than layers have.
+    TooLong,
 }
 
 /// As the kernel's `MAXSYMLINKS`.
@@ -89,6 +93,9 @@ pub fn resolve<E>(
             continue;
         }
         let next = join(&current, &name);
+        if next.len() > LONGEST_PATH {
+            return Err(ResolveError::TooLong);
+        }
         let found = if is_there {
             lookup(&next).map_err(ResolveError::Lookup)?
         } else {
@@ -162,6 +169,9 @@ mod tests {
             assert!(is_root || resolved.is_there == is_there, "{path}");
         }
         assert_eq!(resolve(b"loop", lookup), Err(ResolveError::TooManyLinks));
+        let long = |count| b"d/".repeat(count);
+        assert!(resolve(&long(2048), lookup).is_ok());
+        assert_eq!(resolve(&long(2049), lookup), Err(ResolveError::TooLong));
         assert_eq!(resolve(b"bad/x", lookup), Err(ResolveError::Lookup(())));
         assert_eq!(clean(b"/a/../../b//./c/"), b"b/c");
     }

@@ -193,6 +193,7 @@ pub(super) fn resolved(
     outcome.map_err(|error| match error {
         ResolveError::Lookup(error) => CopyError::Source(error),
         ResolveError::TooManyLinks => CopyError::TooManyLinks { path: shown(path) },
+        ResolveError::TooLong => CopyError::TooLong { path: shown(path) },
     })
 }
 

@@ -23,6 +23,12 @@ impl LayerPath {
         Self(path.iter().map(swap).collect())
     }
 
+    /// Whether it is this path or one below it; those follow each other.
+    fn is_in(&self, above: &Self) -> bool {
+        let rest = self.0.strip_prefix(above.0.as_slice());
+        rest.is_some_and(|rest| above.0.is_empty() || matches!(rest.first(), None | Some(0)))
+    }
+
     fn path(&self) -> Vec<u8> {
         let swap = |byte: &u8| if *byte == 0 { b'/' } else { *byte };
         self.0.iter().map(swap).collect()
@@ -156,8 +162,14 @@ impl<'a> Target<'a> {
     /// Forgets what is planned at and below a path and hides what the base has there, because something of another type
     /// comes in its place.
     pub(super) fn replace(&mut self, wanted: &[u8]) {
-        let is_inside = |path: &[u8]| path == wanted || path::is_below(wanted, path);
-        self.planned.retain(|_, entry| !is_inside(&entry.path));
+        let at = LayerPath::of(wanted);
+        let below = self.planned.range(at.clone()..);
+        let inside: Vec<LayerPath> = below
+            .map_while(|(path, _)| path.is_in(&at).then(|| path.clone()))
+            .collect();
+        for path in inside {
+            self.planned.remove(&path);
+        }
         self.replaced.insert(wanted.to_vec());
     }
 
@@ -168,11 +180,17 @@ impl<'a> Target<'a> {
 
     /// The plan: entries in layer order, the first of each link group as the file, and the directories passed through.
     pub(super) fn finish(self) -> Result<CopyPlan, CopyError> {
+        // Every tree has a root, one of a copy of nothing too.
+        let root = LayerPath(Vec::new());
         let mut implied = BTreeSet::new();
+        if !self.planned.contains_key(&root) {
+            implied.insert(root);
+        }
         for entry in self.planned.values() {
             for above in path::ancestors(&entry.path) {
                 let above = LayerPath::of(above);
-                if !self.planned.contains_key(&above) && !implied.insert(above) {
+                // What lies above something planned is added when its turn comes.
+                if self.planned.contains_key(&above) || !implied.insert(above) {
                     break;
                 }
             }

@@ -56,13 +56,13 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(byte).collect()
 }
 
-fn add(sources: &[&str], destination: &str) -> Vec<FileAction> {
+pub(super) fn add(sources: &[&str], destination: &str) -> Vec<FileAction> {
     changed(sources, destination, |action| {
         action.unpack = Unpack::Archives;
     })
 }
 
-fn with_archive(base: &[&str], bytes: &[u8]) -> World {
+pub(super) fn with_archive(base: &[&str], bytes: &[u8]) -> World {
     let world = World::new(base);
     world.file("t", "");
     fs::write(world.path("t"), bytes).unwrap();
