@@ -70,6 +70,18 @@ pub struct ContextEntry {
     pub stat: FileStat,
 }
 
+/// A regular file of a context that was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashedFile {
+    /// Digest of the bytes.
+    pub content: ContentDigest,
+    /// The version that was hashed.
+    pub stat: FileStat,
+    /// Whether any other version has another stat. A file that was written just before may be written again within the
+    /// same tick of the clock.
+    pub is_settled: bool,
+}
+
 /// The type of a path of a context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ContextKind {
@@ -227,21 +239,28 @@ impl ContextDir {
     }
 
     /// The digest of a regular file, and the version of the file it belongs to.
-    pub fn digest(
-        &self,
-        path: &[u8],
-        stat: &FileStat,
-    ) -> Result<(ContentDigest, FileStat), ContextError> {
-        if let Some(digest) = self.cache.get(stat) {
-            return Ok((digest, *stat));
+    pub fn digest(&self, path: &[u8], stat: &FileStat) -> Result<HashedFile, ContextError> {
+        if let Some(content) = self.cache.get(stat) {
+            return Ok(HashedFile {
+                content,
+                stat: *stat,
+                is_settled: true,
+            });
         }
         let open = || {
             let file = self.open_inside(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
             Ok(File::from(file))
         };
-        hash_opened(open, &self.cache).map_err(|source| ContextError::Hash {
+        let hashed = hash_opened(open, &self.cache).map_err(|source| ContextError::Hash {
             path: self.shown(path),
             source,
+        });
+        let (content, stat) = hashed?;
+        Ok(HashedFile {
+            content,
+            stat,
+            // The cache keeps only what a later write cannot leave looking the same.
+            is_settled: self.cache.get(&stat) == Some(content),
         })
     }
 
@@ -467,8 +486,9 @@ mod tests {
             assert_eq!(context.lookup(absent).unwrap(), None);
         }
         let stat = at(b"a").stat;
-        let (digest, of) = context.digest(b"a", &stat).unwrap();
-        assert_eq!((digest.0, of), (*blake3::hash(b"x").as_bytes(), stat));
+        let hashed = context.digest(b"a", &stat).unwrap();
+        assert_eq!(hashed.content.0, *blake3::hash(b"x").as_bytes());
+        assert_eq!((hashed.stat, hashed.is_settled), (stat, false));
     }
 
     #[test]

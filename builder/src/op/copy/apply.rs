@@ -7,7 +7,8 @@
 //! # Files that change meanwhile
 //!
 //! The plan holds the digest of each file. A file of the client must have the very stat it was hashed with, before and
-//! after copying; if not, the copy's bytes are hashed, and only if they are the planned ones it stays.
+//! after copying; if not, or if that stat was too young to tell anything, the copy's bytes are hashed, and only if they are
+//! the planned ones it stays. Of what grew, or is no regular file any more, no more is read than was planned.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -237,6 +238,10 @@ impl Writer {
                 .map_err(self.fail("write", &entry.path))?,
             Bytes::Source { input, path, stamp } => {
                 let source = tree_of(*input, sources).open(path)?;
+                let changed = || CopyError::from(WriteError::Changed(shown(path)));
+                if !source.metadata().is_ok_and(|found| found.is_file()) {
+                    return Err(changed());
+                }
                 let is_the_hashed = |file: &File| match stamp {
                     Some(stamp) => fstat(file).is_ok_and(|found| FileStat::from(&found) == *stamp),
                     None => true,
@@ -247,7 +252,7 @@ impl Writer {
                     .map_err(self.fail("write", &entry.path))?;
                 let is_sure = was && copied == *size && is_the_hashed(&source);
                 if !is_sure && self.digest_of(&mut file, entry)? != *content {
-                    return Err(WriteError::Changed(shown(path)).into());
+                    return Err(changed());
                 }
             }
             Bytes::Archive { .. } => return Ok(()),
@@ -281,8 +286,10 @@ impl Writer {
                 Ok(length) => copied += length as u64,
             }
         }
-        // What is left: all of it where the kernel does not copy between these file systems, else growth.
-        Ok(copied + copy_by_hand(source, target)?)
+        // What is left: all of it where the kernel does not copy between these file systems, else growth, of which one byte
+        // tells enough.
+        let left = (expected - copied).saturating_add(1);
+        Ok(copied + copy_by_hand(source.take(left), target)?)
     }
 
     /// Writes the files that come from archives, reading each archive once.
@@ -397,7 +404,7 @@ impl Writer {
     }
 }
 
-fn copy_by_hand(mut source: &File, target: &mut File) -> io::Result<u64> {
+fn copy_by_hand(mut source: impl Read, target: &mut File) -> io::Result<u64> {
     let mut buffer = Vec::new();
     let mut copied = 0;
     loop {

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use cache::checksum::stat_cache::FileStat;
+
 use super::error::SourceError;
 use super::source::{Hashed, LinkIdentity, Origin, SourceEntry, SourceKind, SourceTree};
 use crate::context::walk::{ContextDir, ContextEntry, ContextKind};
@@ -75,11 +77,17 @@ impl SourceTree for ContextSource {
     fn digest(&self, path: &[u8], entry: &SourceEntry) -> Result<Hashed, SourceError> {
         // Entries of contexts always have a stamp; the default one matches no file and is never remembered.
         let stat = entry.stamp.unwrap_or_default();
-        let (content, stat) = self.directory.digest(path, &stat)?;
+        let hashed = self.directory.digest(path, &stat)?;
+        // A stat that tells nothing is replaced by one that no file has: then the copy's bytes are compared.
+        let stamp = if hashed.is_settled {
+            hashed.stat
+        } else {
+            FileStat::default()
+        };
         Ok(Hashed {
-            size: stat.size,
-            content,
-            stamp: Some(stat),
+            size: hashed.stat.size,
+            content: hashed.content,
+            stamp: Some(stamp),
         })
     }
 

@@ -98,7 +98,7 @@ pub struct Hashed {
     pub size: u64,
     /// Digest of the bytes.
     pub content: ContentDigest,
-    /// The version that was hashed, where files can change.
+    /// The version that was hashed, where files can change; that of no file, if another version may look the same.
     pub stamp: Option<FileStat>,
 }
 

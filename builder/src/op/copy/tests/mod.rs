@@ -3,6 +3,7 @@
 mod archives;
 mod limits;
 mod outcome;
+mod races;
 mod rules;
 
 use std::fs;
