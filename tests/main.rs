@@ -31,6 +31,7 @@ mod killing;
 mod likeness;
 mod limits;
 mod logs;
+mod mounts;
 mod output;
 mod progress;
 mod push;

@@ -178,7 +178,8 @@ fn what_is_missing_is_named() {
     place
         .build(&[])
         .failure(1)
-        .says("no SSH key \"default\" forwarded from the client");
+        .says("no SSH key \"default\" forwarded from the client")
+        .says("hint: start an agent (ssh-agent, ssh-add) and forward it with --ssh=default");
     place
         .build(&["--ssh=default"])
         .failure(2)

@@ -58,6 +58,16 @@ fn hint_of(error: &StepError) -> Option<String> {
     if let StepError::Unpack { source, .. } = error {
         return unpacking_hint(source);
     }
+    if let StepError::NoSecret { id } = error {
+        return Some(format!(
+            "give it with --secret=id={id},src=FILE or --secret=id={id},env=VARIABLE"
+        ));
+    }
+    if let StepError::NoAgent { id } = error {
+        return Some(format!(
+            "start an agent (ssh-agent, ssh-add) and forward it with --ssh={id}"
+        ));
+    }
     let StepError::Sandbox(SandboxError::Setup(SetupError::Action { errno, .. })) = error else {
         return None;
     };

@@ -80,6 +80,16 @@ pub enum SetupError {
         /// The target.
         target: PathBuf,
     },
+    /// A directory was to be mounted over a file, or a file over a directory.
+    #[error("cannot mount to `{target}`: it is {found}, and what is mounted is {mounted}", target = target.display())]
+    OtherKind {
+        /// The target.
+        target: PathBuf,
+        /// What the target is.
+        found: Kind,
+        /// What the source is.
+        mounted: Kind,
+    },
     /// An unknown resource name.
     #[error("unknown ulimit `{name}`")]
     Ulimit {
@@ -114,6 +124,24 @@ pub enum SetupError {
     /// The step's process ended before it reported anything.
     #[error("the sandbox ended before the command started")]
     Vanished,
+}
+
+/// What a mount or its target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A file of any other type.
+    File,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::File => "a file",
+        })
+    }
 }
 
 /// What was tried.

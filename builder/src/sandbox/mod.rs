@@ -51,7 +51,7 @@ mod stubs;
 mod sys;
 mod user;
 
-pub use error::{Action, Errno, SandboxError, SetupError};
+pub use error::{Action, Errno, Kind, SandboxError, SetupError};
 pub use host::{Cancel, HostOptions, SandboxHost};
 pub use hosts::resolv_conf;
 pub use init::run_if_init;

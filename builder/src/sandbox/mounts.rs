@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 
 use super::dev;
-use super::error::{Action, Attempt, SetupError};
+use super::error::{Action, Attempt, Kind, SetupError};
 use super::plan::{MountKind, MountStep, Nodes, Place, Plan, READ_ONLY, Refused};
 use super::rooted::{Afterwards, Found, Make, Rooted};
 use super::sources::{self, Staging};
@@ -70,12 +70,13 @@ impl Assembly {
         };
         sys::mount_setattr(mount.as_fd(), step.attributes, is_recursive)
             .attempt(Action::Remount, &step.target)?;
-        let stat = fstat(&mount).attempt(Action::Open, &step.target)?;
-        let make = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Make::Directory,
-            _ => Make::File,
+        let mounted = kind(mount.as_fd()).attempt(Action::Open, &step.target)?;
+        let make = match mounted {
+            Kind::Directory => Make::Directory,
+            Kind::File => Make::File,
         };
         let target = self.target(step, make)?;
+        ensure_kind(&target, mounted, &step.target)?;
         sources::attach(mount.as_fd(), target.fd.as_fd()).attempt(Action::Mount, &step.target)?;
         if let MountKind::Devices(nodes) = &step.kind {
             dev::populate(&mount, *nodes)?;
@@ -126,6 +127,7 @@ impl Assembly {
         mode: Option<u32>,
     ) -> Result<(), SetupError> {
         let found = self.target(step, Make::Directory)?;
+        ensure_kind(&found, Kind::Directory, &step.target)?;
         let covered = fstat(&found.fd).attempt(Action::Open, &step.target)?;
         let mode = match (mode, found.was_made) {
             (Some(mode), _) => mode,
@@ -206,6 +208,27 @@ impl Assembly {
             Err(errno) => Err(errno).attempt(Action::Open, path),
         }
     }
+}
+
+fn kind(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
+    let stat = fstat(fd)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Directory,
+        _ => Kind::File,
+    })
+}
+
+/// The kernel mounts directories on directories and files on files, and says no more than that the argument is invalid.
+fn ensure_kind(target: &Found, mounted: Kind, path: &Path) -> Result<(), SetupError> {
+    let found = kind(target.fd.as_fd()).attempt(Action::Open, path)?;
+    if found == mounted {
+        return Ok(());
+    }
+    Err(SetupError::OtherKind {
+        target: path.to_owned(),
+        found,
+        mounted,
+    })
 }
 
 fn filesystem_name(kind: &MountKind) -> &'static str {
