@@ -277,3 +277,27 @@ fn different_builds_at_once_share_a_store() {
     });
     crate::support::store::assert_sound(&root);
 }
+
+#[test]
+fn a_key_made_while_the_step_below_runs_is_on_that_step() {
+    let text = |word: &str| {
+        format!(
+            "FROM busybox AS other\nRUN sleep 0.3; : {word}; echo other > /other\nFROM busybox\nRUN sleep 1; echo {word} > /word\n\
+             RUN --mount=from=other,source=/other,target=/m cat /m /word > /out\nCOPY --from=other /other /copied\n"
+        )
+    };
+    let place = Place::with_dockerfile(&text("one"));
+    assert_eq!(place.image(&[]).text("out"), "other\none\n");
+    place.file("Dockerfile", text("two"));
+    assert_eq!(place.image(&[]).text("out"), "other\ntwo\n");
+    let copy = |word: &str| {
+        text(word).replace(
+            "RUN --mount=from=other,source=/other,target=/m cat /m /word > /out\n",
+            "",
+        )
+    };
+    for word in ["three", "four"] {
+        place.file("Dockerfile", copy(word));
+        assert_eq!(place.image(&[]).text("word"), format!("{word}\n"));
+    }
+}

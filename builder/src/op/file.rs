@@ -60,10 +60,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
     if let Err(needs) = check_strictly(steps, inputs, op)? {
         return Ok(Keyed::Blocked(needs));
     }
-    let base = op
-        .base
-        .and_then(|index| inputs.get(index.0))
-        .and_then(|base| steps.key_of(*base));
+    let base = steps.state_below(inputs, op.base)?;
     let definition = definition_key(steps, op, inputs, base.as_ref());
     if let Some(definition) = &definition
         && let Some(layer_key) = steps.remembered_key(definition)?

@@ -56,10 +56,10 @@ impl Steps {
             Op::Merge(op) => {
                 let inputs = &self.vertex(id).inputs;
                 let mut key = KeyBuilder::new("merge");
-                for input in op.base.iter().chain([&op.upper]) {
-                    match inputs.get(input.0).and_then(|input| self.key_of(*input)) {
+                for input in [op.base, Some(op.upper)] {
+                    match self.state_below(inputs, input)? {
                         Some(input) => key.key("input", &input),
-                        None => key.absent("input"),
+                        None => continue,
                     };
                 }
                 self.answer(id, key.finish(), key.into_parts(), None)
@@ -105,6 +105,7 @@ impl Steps {
             return Ok(KeyAnswer::Hit);
         }
         self.explain_miss(id, &key, &parts)?;
+        locked(&self.keys_of_missed).insert(id, key);
         locked(&self.pending).insert(id, Pending { key, parts, plan });
         Ok(KeyAnswer::Miss)
     }
@@ -145,8 +146,7 @@ impl Steps {
         if !needs.is_empty() {
             return Ok(KeyAnswer::Blocked(needs));
         }
-        let root = op.root.and_then(|index| inputs.get(index.0));
-        let root = root.and_then(|root| self.key_of(*root));
+        let root = self.state_below(inputs, op.root)?;
         let platform = &self.settings.platform;
         let (key, parts) = exec_key::exec_key(op, root.as_ref(), platform, &mount_inputs);
         self.answer(id, key, parts, None)

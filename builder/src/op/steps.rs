@@ -10,7 +10,7 @@ use cache::digest::{CacheKey, DiffId};
 use cache::key::index::Keys;
 use cache::log::BuildLog;
 use cache::root::StatePaths;
-use frontend::graph::{Graph, Op, Vertex, VertexId};
+use frontend::graph::{Graph, InputIndex, Op, Vertex, VertexId};
 use tokio::sync::Semaphore;
 
 use super::agent::Agents;
@@ -107,6 +107,8 @@ pub struct Steps {
     pub(super) slots: Semaphore,
     done: Mutex<BTreeMap<VertexId, Arc<Done>>>,
     pub(super) pending: Mutex<BTreeMap<VertexId, Pending>>,
+    /// The keys of vertices that missed, also while they run.
+    pub(super) keys_of_missed: Mutex<BTreeMap<VertexId, CacheKey>>,
     /// For each context how many steps have not yet listed what they need of it.
     pub(super) transfers: Mutex<BTreeMap<VertexId, Transfer>>,
     watcher: OnceLock<Watcher>,
@@ -173,6 +175,7 @@ impl Steps {
             slots: Semaphore::new(parts.jobs),
             done: Mutex::default(),
             pending: Mutex::default(),
+            keys_of_missed: Mutex::default(),
             transfers: Mutex::default(),
             watcher: OnceLock::new(),
             causes: Mutex::default(),
@@ -307,14 +310,28 @@ impl Steps {
         users.is_empty() || users.iter().any(is_below)
     }
 
-    /// The key of an input, if it has one: contexts that files are only taken from have none.
+    /// The key of an input, if it is known: whether it waits, runs or is done.
     pub(super) fn key_of(&self, vertex: VertexId) -> Option<CacheKey> {
         if let Some(done) = self.result(vertex) {
             return Some(done.key);
         }
-        locked(&self.pending)
-            .get(&vertex)
-            .map(|pending| pending.key)
+        locked(&self.keys_of_missed).get(&vertex).copied()
+    }
+
+    /// The state key of what a step works on; `None` is scratch. A file system whose key is not known is never taken for
+    /// scratch: every step that does the same to another one would have the same key.
+    pub(super) fn state_below(
+        &self,
+        inputs: &[VertexId],
+        below: Option<InputIndex>,
+    ) -> Result<Option<CacheKey>, StepError> {
+        let Some(below) = below else {
+            return Ok(None);
+        };
+        let key = inputs.get(below.0).and_then(|input| self.key_of(*input));
+        key.map(Some).ok_or(StepError::Internal {
+            what: "a key on a file system without one",
+        })
     }
 
     /// A key remembered under another.
