@@ -32,8 +32,8 @@ pub struct Instruction {
     pub span: Span,
     /// The lines it covers, heredoc bodies included.
     pub lines: LineRange,
-    /// The keyword in the casing that was written.
-    pub keyword: Spanned<String>,
+    /// Where the keyword stands.
+    pub keyword_span: Span,
     /// The instruction on one line: continuations joined, comments dropped, inner indentation kept, heredoc bodies
     /// not included. It is what progress shows.
     pub original: String,
@@ -45,13 +45,21 @@ pub struct Instruction {
     pub kind: InstructionKind,
 }
 
-/// The eighteen instructions.
+impl Instruction {
+    /// The keyword in the casing that was written.
+    pub fn keyword(&self) -> &str {
+        let end = self.original.find(char::is_whitespace);
+        &self.original[..end.unwrap_or(self.original.len())]
+    }
+}
+
+/// The eighteen instructions. The large ones are boxed: a file has many instructions, most of them small.
 #[derive(Clone, Debug)]
 pub enum InstructionKind {
     /// `FROM`
-    From(From),
+    From(Box<From>),
     /// `RUN`
-    Run(Run),
+    Run(Box<Run>),
     /// `CMD`
     Cmd(CommandLine),
     /// `LABEL`
@@ -63,9 +71,9 @@ pub enum InstructionKind {
     /// `ENV`
     Env(KeyValues),
     /// `ADD`
-    Add(Add),
+    Add(Box<Add>),
     /// `COPY`
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `ENTRYPOINT`
     Entrypoint(CommandLine),
     /// `VOLUME`: unexpanded words.
@@ -81,7 +89,7 @@ pub enum InstructionKind {
     /// `STOPSIGNAL`
     Stopsignal(Spanned<String>),
     /// `HEALTHCHECK`
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `SHELL`
     Shell(Vec<String>),
 }

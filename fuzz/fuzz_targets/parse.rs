@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         let span = instruction.span;
         assert!(end <= span.start);
         let slice = source.text().get(span.start..span.end);
-        assert!(slice.is_some_and(|text| text.starts_with(&instruction.keyword.value)));
+        assert!(slice.is_some_and(|text| text.starts_with(instruction.keyword())));
         end = span.end;
     }
     let levels = Levels::parse("experimental=all").unwrap_or_default();

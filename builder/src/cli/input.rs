@@ -198,7 +198,7 @@ fn read(name: &str, from: impl Read) -> Result<SourceFile, Failure> {
         let message = format!("failed to read dockerfile: {name} is larger than 16 MiB");
         return Err(Failure::new(FailureKind::Dockerfile, message));
     }
-    Ok(SourceFile::new(name, &bytes))
+    Ok(SourceFile::new(name, bytes))
 }
 
 // BuildKit's words, that scripts match on.

@@ -421,7 +421,7 @@ fn read(path: &Path) -> Result<SourceFile, StepError> {
     if bytes.len() as u64 > DOCKERFILE_LIMIT_BYTES {
         return Err(io_error("read", path)(io::ErrorKind::FileTooLarge.into()));
     }
-    Ok(SourceFile::new(DOCKERFILE, &bytes))
+    Ok(SourceFile::new(DOCKERFILE, bytes))
 }
 
 /// Reads the Dockerfile of a context, or `dockerfile` where `Dockerfile` is meant and missing.
@@ -446,7 +446,7 @@ fn in_context(files: &Files, path: &str) -> Result<SourceFile, Failure> {
             Some(bytes) if bytes.len() as u64 > DOCKERFILE_LIMIT_BYTES => {
                 return Err(refused(&format!("{name} is larger than 16 MiB")));
             }
-            Some(bytes) => return Ok(SourceFile::new(name, &bytes)),
+            Some(bytes) => return Ok(SourceFile::new(name, bytes)),
             None => {}
         }
     }

@@ -91,7 +91,7 @@ impl<'a> StepView<'a> {
 
     /// The keyword in the casing that was written.
     pub(super) fn keyword(&self) -> &'a str {
-        &self.instruction.keyword.value
+        self.instruction.keyword()
     }
 
     /// A word expanded; as written if that fails, which lowering reports.

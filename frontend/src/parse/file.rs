@@ -156,17 +156,17 @@ impl<'a> Parser<'a> {
             Err(error) => return self.failures.push(Failure::at(error, lines)),
         };
         let known = statement.known;
-        let keyword = statement.keyword.clone();
+        let keyword_span = statement.keyword_span;
         match instruction::parse(statement, escape) {
             Ok(kind) => {
                 self.check(&kind, lines);
                 self.instructions.push(Instruction {
                     span: Span {
-                        start: keyword.span.start,
+                        start: keyword_span.start,
                         end: self.lines.content_end,
                     },
                     lines,
-                    keyword,
+                    keyword_span,
                     original: line.text.trim().to_owned(),
                     comments,
                     blank_continuations: line.blank_continuations,

@@ -115,15 +115,15 @@ fn check_places(text: &str, instructions: &[Instruction]) {
     for instruction in instructions {
         let Instruction {
             span,
-            keyword,
+            keyword_span,
             lines,
             ..
         } = instruction;
         assert!(end <= span.start && span.start <= span.end && span.end <= text.len());
         assert!(text.is_char_boundary(span.start) && text.is_char_boundary(span.end));
         assert!(lines.first <= lines.last);
-        assert_eq!(span.start, keyword.span.start);
-        let mut at = keyword.span.end;
+        assert_eq!(span.start, keyword_span.start);
+        let mut at = keyword_span.end;
         let bodies = heredocs(&instruction.kind)
             .iter()
             .map(|heredoc| heredoc.span);
@@ -178,7 +178,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in dockerfile()) {
-        drop(parse(&SourceFile::new("Dockerfile", &bytes)));
+        drop(parse(&SourceFile::new("Dockerfile", bytes)));
         drop(parse_trigger(&text));
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::ast::{CommandLine, Heredoc, KeyValue, KeyValues};
-use crate::source::Spanned;
+use crate::source::{Span, Spanned};
 
 use super::error::SyntaxError;
 use super::flags::{self, FlagKind, Flags, RawFlag};
@@ -18,7 +18,8 @@ use super::words;
 pub(super) struct Statement<'a> {
     pub(super) line: &'a Logical<'a>,
     /// The keyword as written, and what it is if it is known.
-    pub(super) keyword: Spanned<String>,
+    pub(super) keyword: &'a str,
+    pub(super) keyword_span: Span,
     pub(super) known: Option<Keyword>,
     raw_flags: Vec<RawFlag>,
     /// The arguments, without white space at the ends.
@@ -59,10 +60,8 @@ impl<'a> Statement<'a> {
         Self {
             line,
             known: Keyword::parse(written),
-            keyword: Spanned {
-                value: written.to_owned(),
-                span: line.span(keyword),
-            },
+            keyword: written,
+            keyword_span: line.span(keyword),
             raw_flags,
             rest: words::trimmed(text, start..rest.end),
             arguments: Arguments::Text,
@@ -148,7 +147,7 @@ impl<'a> Statement<'a> {
             }
         });
         Ok(KeyValues {
-            pairs: pairs.collect::<Result<_, _>>()?,
+            pairs: exact(pairs.collect::<Result<_, _>>()?),
             is_legacy: false,
         })
     }
@@ -254,6 +253,12 @@ impl<'a> Statement<'a> {
             None => (self.spanned(word), None),
         }
     }
+}
+
+/// The same list without room for more: a file has many lists, most of them short.
+pub(super) fn exact<T>(mut list: Vec<T>) -> Vec<T> {
+    list.shrink_to_fit();
+    list
 }
 
 fn values(items: Vec<Item>) -> Vec<String> {

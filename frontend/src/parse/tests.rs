@@ -48,7 +48,7 @@ fn an_instruction_knows_where_it_stands() {
         panic!("two instructions");
     };
     assert_eq!(values(&from.comments), ["about", "more"]);
-    assert_eq!(run.keyword.value, "rUn");
+    assert_eq!(run.keyword(), "rUn");
     assert_eq!(run.original, "rUn --network=none x &&    y");
     assert_eq!(run.lines, LineRange { first: 6, last: 9 });
     assert_eq!(run.blank_continuations, [8]);
@@ -58,7 +58,7 @@ fn an_instruction_knows_where_it_stands() {
         source(run.span),
         "rUn --network=none x && \\\n  # no\n\n   y "
     );
-    assert_eq!(source(run.keyword.span), "rUn");
+    assert_eq!(source(run.keyword_span), "rUn");
     assert_eq!(source(from.comments[1].span), "more");
 }
 
@@ -261,21 +261,24 @@ fn the_other_instructions_keep_their_words() {
 
 #[test]
 fn healthcheck_has_durations_and_a_command() {
-    assert!(matches!(
-        last("HEALTHCHECK none"),
-        InstructionKind::Healthcheck(Healthcheck::None)
-    ));
+    let none = last("HEALTHCHECK none");
+    assert!(
+        matches!(none, InstructionKind::Healthcheck(check) if matches!(*check, Healthcheck::None))
+    );
     let text = "HEALTHCHECK --interval=1m30s --timeout=0 --start-period=5ms --start-interval=1s --retries=3 cmd [\"a\"]";
-    let InstructionKind::Healthcheck(Healthcheck::Cmd {
+    let InstructionKind::Healthcheck(check) = last(text) else {
+        panic!("HEALTHCHECK");
+    };
+    let Healthcheck::Cmd {
         command,
         interval,
         timeout,
         start_period,
         start_interval,
         retries,
-    }) = last(text)
+    } = *check
     else {
-        panic!("HEALTHCHECK");
+        panic!("a command");
     };
     assert_eq!(command, exec(&["a"]));
     assert_eq!((interval, timeout), (90_000_000_000, 0));

@@ -12,15 +12,12 @@ pub struct SourceFile {
 
 impl SourceFile {
     /// Takes the name to show in messages (as the user gave it) and the bytes; bytes that are not UTF-8 are replaced.
-    pub fn new(name: impl Into<String>, bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes).into_owned();
+    pub fn new(name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        let text = String::from_utf8(bytes.into())
+            .unwrap_or_else(|other| String::from_utf8_lossy(other.as_bytes()).into_owned());
         let mut line_starts = vec![0];
-        line_starts.extend(
-            text.bytes()
-                .enumerate()
-                .filter(|(_, b)| *b == b'\n')
-                .map(|(i, _)| i + 1),
-        );
+        line_starts.extend(text.match_indices('\n').map(|(index, _)| index + 1));
+        line_starts.shrink_to_fit();
         Self {
             name: name.into(),
             text,

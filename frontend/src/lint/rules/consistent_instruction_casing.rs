@@ -30,7 +30,7 @@ fn check(view: &FileView<'_>, report: &mut Report) {
     let mut lower = 0_usize;
     let mut upper = 0_usize;
     for instruction in instructions {
-        let keyword = &instruction.keyword.value;
+        let keyword = instruction.keyword();
         if is_lower(keyword) {
             lower += 1;
         } else if is_upper(keyword) {
@@ -43,7 +43,7 @@ fn check(view: &FileView<'_>, report: &mut Report) {
         (is_upper, "uppercase")
     };
     for instruction in instructions {
-        let keyword = &instruction.keyword.value;
+        let keyword = instruction.keyword();
         if !is_right(keyword) {
             let detail = format!(
                 "Command '{keyword}' should match the case of the command majority ({majority})"

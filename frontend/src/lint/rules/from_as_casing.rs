@@ -27,9 +27,9 @@ fn check(view: &FileView<'_>, report: &mut Report) {
     for instruction in view.instructions {
         if let InstructionKind::From(from) = &instruction.kind
             && let Some(word) = &from.as_keyword
-            && !matches(&instruction.keyword.value, &word.value)
+            && !matches(instruction.keyword(), &word.value)
         {
-            let (word, keyword) = (&word.value, &instruction.keyword.value);
+            let (word, keyword) = (&word.value, instruction.keyword());
             let detail = format!("'{word}' and '{keyword}' keywords' casing do not match");
             report.raise(&RULE, Place::of(instruction), detail);
         }

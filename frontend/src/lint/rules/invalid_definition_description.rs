@@ -70,7 +70,7 @@ fn check(view: &FileView<'_>, report: &mut Report) {
             continue;
         }
         let example = if names.len() > 1 { "<arg_key>" } else { first };
-        let keyword = instruction.keyword.value.to_uppercase();
+        let keyword = instruction.keyword().to_uppercase();
         let detail =
             format!("Comment for {keyword} should follow the format: `# {example} <description>`");
         report.raise(&RULE, Place::of(instruction), detail);

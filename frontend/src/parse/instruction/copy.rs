@@ -6,7 +6,7 @@ use crate::ast::{Add, Copy, Heredoc, Source};
 use crate::parse::error::InstructionError;
 use crate::parse::flags::{FlagKind, Flags};
 use crate::parse::heredoc::Marker;
-use crate::parse::statement::{Arguments, Statement};
+use crate::parse::statement::{Arguments, Statement, exact};
 use crate::source::Spanned;
 
 use super::Keyword;
@@ -117,5 +117,5 @@ fn sources(words: Vec<Spanned<String>>, statement: &Statement<'_>) -> Vec<Source
             None => Source::Path(word),
         }
     };
-    words.into_iter().map(source).collect()
+    exact(words.into_iter().map(source).collect())
 }

@@ -100,13 +100,13 @@ pub(super) fn parse(
     escape: char,
 ) -> Result<InstructionKind, InstructionError> {
     let Some(keyword) = statement.known else {
-        return Err(unknown(&statement.keyword.value));
+        return Err(unknown(statement.keyword));
     };
     Ok(match keyword {
-        Keyword::Add => InstructionKind::Add(copy::add(statement)?),
+        Keyword::Add => InstructionKind::Add(Box::new(copy::add(statement)?)),
         Keyword::Arg => InstructionKind::Arg(names::arg(&statement, escape)?),
         Keyword::Cmd => InstructionKind::Cmd(command::cmd(&statement)?),
-        Keyword::Copy => InstructionKind::Copy(copy::copy(statement)?),
+        Keyword::Copy => InstructionKind::Copy(Box::new(copy::copy(statement)?)),
         Keyword::Entrypoint => InstructionKind::Entrypoint(command::cmd(&statement)?),
         Keyword::Env | Keyword::Label => {
             let pairs = names::pairs(statement, keyword)?;
@@ -117,13 +117,15 @@ pub(super) fn parse(
             }
         }
         Keyword::Expose => InstructionKind::Expose(meta::expose(&statement)?),
-        Keyword::From => InstructionKind::From(from::from(&statement)?),
-        Keyword::Healthcheck => InstructionKind::Healthcheck(command::healthcheck(statement)?),
+        Keyword::From => InstructionKind::From(Box::new(from::from(&statement)?)),
+        Keyword::Healthcheck => {
+            InstructionKind::Healthcheck(Box::new(command::healthcheck(statement)?))
+        }
         Keyword::Maintainer => {
             InstructionKind::Maintainer(meta::single(&statement, keyword)?.value)
         }
         Keyword::Onbuild => InstructionKind::Onbuild(meta::onbuild(&statement)?),
-        Keyword::Run => InstructionKind::Run(run::run(statement)?),
+        Keyword::Run => InstructionKind::Run(Box::new(run::run(statement)?)),
         Keyword::Shell => InstructionKind::Shell(command::shell(&statement)?),
         Keyword::Stopsignal => InstructionKind::Stopsignal(meta::stopsignal(&statement)?),
         Keyword::User => InstructionKind::User(meta::single(&statement, keyword)?),

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::ast::RunMount;
+use crate::parse::statement::exact;
 use crate::source::{Spanned, Suggestion, did_you_mean};
 
 /// Why a mount was refused.
@@ -100,7 +101,10 @@ pub(super) fn read(text: Spanned<String>) -> Result<RunMount, MountError> {
     if has_variable_from {
         return Err(MountError::FromVariable);
     }
-    Ok(RunMount { text, options })
+    Ok(RunMount {
+        text,
+        options: exact(options),
+    })
 }
 
 /// Splits a line of CSV; a field in double quotes may have commas, and quotes written twice.

@@ -2,7 +2,7 @@
 
 use crate::ast::{ArgDeclaration, KeyValues};
 use crate::parse::error::InstructionError;
-use crate::parse::statement::{Arguments, Statement};
+use crate::parse::statement::{Arguments, Statement, exact};
 
 use super::Keyword;
 
@@ -19,10 +19,9 @@ pub(super) fn arg(
     if names.iter().any(|(name, _)| name.value.is_empty()) {
         return Err(InstructionError::BlankName { keyword });
     }
-    Ok(names
-        .into_iter()
-        .map(|(name, default)| ArgDeclaration { name, default })
-        .collect())
+    let names = names.into_iter();
+    let declarations = names.map(|(name, default)| ArgDeclaration { name, default });
+    Ok(exact(declarations.collect()))
 }
 
 pub(super) fn pairs(

@@ -3,7 +3,7 @@
 use crate::ast::{Run, RunNetwork, RunSecurity};
 use crate::parse::error::{InstructionError, RunError};
 use crate::parse::flags::{FlagKind, Flags};
-use crate::parse::statement::Statement;
+use crate::parse::statement::{Statement, exact};
 
 use super::mount;
 
@@ -16,7 +16,7 @@ pub(super) fn run(statement: Statement<'_>) -> Result<Run, InstructionError> {
     ])?;
     let mounts = flags.strings("mount").into_iter().map(mount::read);
     Ok(Run {
-        mounts: mounts.collect::<Result<_, _>>().map_err(RunError::Mount)?,
+        mounts: exact(mounts.collect::<Result<_, _>>().map_err(RunError::Mount)?),
         network: network(&flags)?,
         security: security(&flags)?,
         devices: flags.strings("device"),
