@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::faulty::{Fault, Faulty, root};
 use crate::support::registry::Registry;
@@ -165,4 +165,26 @@ fn the_base_is_not_asked_for_again_when_it_is_named_by_digest() {
     let before = registry.requests().len();
     place.build(&[]).success();
     assert_eq!(registry.requests().split_off(before), [""; 0]);
+}
+
+/// The way to cross-compile: commands run here, what they made goes into an image for another machine.
+#[test]
+fn commands_run_on_the_platform_of_their_base() {
+    let machine = json!({"amd64": "arm64", "arm64": "amd64"});
+    let here = crate::support::layout::config()["architecture"].clone();
+    let other = machine[here.as_str().unwrap()].as_str().unwrap();
+    let platform = format!("--platform=linux/{other}");
+    let place = Place::with_dockerfile(
+        "FROM --platform=$BUILDPLATFORM busybox AS build\nRUN echo made > /made\n\
+         FROM build AS more\nARG TARGETARCH\nRUN echo $TARGETARCH >> /made\n\
+         FROM scratch\nCOPY --from=more /made /\n",
+    );
+    let image = place.image(&[&platform]);
+    assert_eq!(image.text("made"), format!("made\n{other}\n"));
+    assert_eq!(image.config["architecture"], other);
+    place.file("Dockerfile", "FROM busybox\nRUN true\n");
+    place
+        .build(&[&platform])
+        .failure(1)
+        .says(&format!("another platform (linux/{other})"));
 }

@@ -346,7 +346,7 @@ impl Engine {
                 platform: target.to_string(),
                 dockerfile: input::dockerfile_identity(request, dockerfile),
                 args: input::declared_args(dockerfile),
-                can_run: target.rank(&self.surroundings.platform()).is_some(),
+                machine: self.surroundings.platform(),
                 resources: request.execution.resources.clone(),
             },
             clock: self.clock.clone(),

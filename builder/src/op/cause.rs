@@ -205,9 +205,7 @@ impl Steps {
     pub(crate) fn preview(&self, id: VertexId) -> Result<Option<String>, StepError> {
         let parts = match &self.vertex(id).op {
             Op::File(op) => super::file::preview(self, id, op)?,
-            Op::Exec(op) if op.mounts.is_empty() => {
-                super::exec_key::exec_key(op, None, &self.settings.platform, &[]).1
-            }
+            Op::Exec(op) if op.mounts.is_empty() => super::exec_key::exec_key(op, None, &[]).1,
             Op::Exec(_) | Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) | Op::Merge(_) => {
                 return Ok(None);
             }

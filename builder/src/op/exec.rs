@@ -39,11 +39,8 @@ pub(super) fn run(
     claim: Option<&Claim>,
     cancel: &CancelFlag,
 ) -> Result<DiffId, StepError> {
-    if !steps.settings.can_run {
-        let what = format!(
-            "running commands of another platform ({})",
-            steps.settings.platform
-        );
+    if op.platform.rank(&steps.settings.machine).is_none() {
+        let what = format!("running commands of another platform ({})", op.platform);
         return Err(StepError::Unsupported { what });
     }
     let inputs = steps.inputs_of(vertex)?;

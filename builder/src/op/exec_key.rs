@@ -25,7 +25,6 @@ pub(crate) enum MountInput {
 pub(crate) fn exec_key(
     op: &ExecOp,
     root: Option<&CacheKey>,
-    platform: &str,
     inputs: &[MountInput],
 ) -> (CacheKey, Parts) {
     let mut key = KeyBuilder::new("exec");
@@ -33,7 +32,7 @@ pub(crate) fn exec_key(
         Some(root) => key.key("base", root),
         None => key.absent("base"),
     };
-    key.text("platform", platform);
+    key.text("platform", &op.platform.to_string());
     key.number("arguments", op.args.len() as i128);
     for arg in &op.args {
         key.text("argument", arg);

@@ -147,8 +147,7 @@ impl Steps {
             return Ok(KeyAnswer::Blocked(needs));
         }
         let root = self.state_below(inputs, op.root)?;
-        let platform = &self.settings.platform;
-        let (key, parts) = exec_key::exec_key(op, root.as_ref(), platform, &mount_inputs);
+        let (key, parts) = exec_key::exec_key(op, root.as_ref(), &mount_inputs);
         self.answer(id, key, parts, None)
     }
 

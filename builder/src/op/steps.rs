@@ -11,6 +11,7 @@ use cache::key::index::Keys;
 use cache::log::BuildLog;
 use cache::root::StatePaths;
 use frontend::graph::{Graph, InputIndex, Op, Vertex, VertexId};
+use frontend::platform::Platform;
 use tokio::sync::Semaphore;
 
 use super::agent::Agents;
@@ -52,7 +53,7 @@ pub struct StepSettings {
     pub agents: Box<dyn Agents>,
     /// Threads for hashing and copying.
     pub threads: usize,
-    /// The platform of RUN steps, for their keys.
+    /// The platform built for, for telling what changed.
     pub platform: String,
     /// Identifies the Dockerfile among those of the store, for telling what changed since the last build.
     pub dockerfile: String,
@@ -60,8 +61,8 @@ pub struct StepSettings {
     pub strictness: frontend::lower::Strictness,
     /// Names that ARG declares, for telling what changed.
     pub args: BTreeSet<String>,
-    /// Whether commands of the platform can run on this machine.
-    pub can_run: bool,
+    /// The platform of this machine, whose commands can run.
+    pub machine: Platform,
     /// What each command may use; not part of keys.
     pub resources: Resources,
 }

@@ -177,6 +177,7 @@ impl Encoder {
             cwd,
             user,
             mounts,
+            platform,
             network,
             security,
             hostname,
@@ -194,6 +195,7 @@ impl Encoder {
         self.text(cwd);
         self.text(user);
         self.list(mounts, Self::mount);
+        self.text(&platform.to_string());
         self.number(match network {
             NetworkMode::Default => 0,
             NetworkMode::None => 1,
@@ -365,6 +367,7 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Platform;
 
     fn exec() -> ExecOp {
         ExecOp {
@@ -374,6 +377,7 @@ mod tests {
             cwd: "/".into(),
             user: String::new(),
             mounts: Vec::new(),
+            platform: Platform::linux("amd64"),
             network: NetworkMode::Default,
             security: SecurityMode::Sandbox,
             hostname: None,
@@ -387,7 +391,7 @@ mod tests {
     }
 
     fn digest(op: ExecOp) -> VertexDigest {
-        VertexDigest::of(&Op::Exec(op), &[VertexDigest([7; 32])])
+        VertexDigest::of(&Op::Exec(Box::new(op)), &[VertexDigest([7; 32])])
     }
 
     #[test]
@@ -397,11 +401,12 @@ mod tests {
         proxied.proxy_env.insert("http_proxy".into(), "x".into());
         assert_eq!(digest(proxied), plain);
 
-        let changes: [fn(&mut ExecOp); 8] = [
+        let changes: [fn(&mut ExecOp); 9] = [
             |op| op.root = None,
             |op| op.args = vec!["sh".into(), "-ctrue".into()],
             |op| op.env = vec![("A1".into(), String::new())],
             |op| op.cwd = "/w".into(),
+            |op| op.platform = Platform::linux("arm64"),
             |op| op.network = NetworkMode::None,
             |op| op.shm_size = Some(1),
             |op| op.devices = vec!["d".into()],
@@ -420,7 +425,7 @@ mod tests {
             assert!(!seen.contains(&changed));
             seen.push(changed);
         }
-        let other_input = VertexDigest::of(&Op::Exec(exec()), &[VertexDigest([8; 32])]);
+        let other_input = VertexDigest::of(&Op::Exec(Box::new(exec())), &[VertexDigest([8; 32])]);
         assert!(!seen.contains(&other_input));
     }
 

@@ -16,7 +16,7 @@ pub enum Op {
     /// A file fetched over HTTP.
     Http(HttpOp),
     /// A command run in a sandbox.
-    Exec(ExecOp),
+    Exec(Box<ExecOp>),
     /// Files made, copied or unpacked onto a file system.
     File(FileOp),
     /// Layers stacked onto a file system without looking at it (`COPY --link`).
@@ -97,6 +97,8 @@ pub struct ExecOp {
     pub user: String,
     /// Mounts in the order written.
     pub mounts: Vec<ExecMount>,
+    /// The platform that the command is for: that of the image it runs in.
+    pub platform: Platform,
     /// The network.
     pub network: NetworkMode,
     /// The security mode.

@@ -11,6 +11,7 @@ use super::{
     SecurityMode, Unpack, Vertex, VertexId,
 };
 use crate::gofmt::{quote, quote_list};
+use crate::platform::Platform;
 
 impl Graph {
     /// The graph as stable text.
@@ -116,20 +117,23 @@ fn paragraph(id: VertexId, vertex: &Vertex) -> String {
 
 fn image(lines: &mut Lines<'_>, op: &ImageOp) {
     lines.line(&format!("reference {}", op.reference));
-    let platform = &op.platform;
-    let parts = [&platform.os, &platform.architecture, &platform.variant];
-    let parts: Vec<&str> = parts
-        .map(String::as_str)
-        .into_iter()
-        .filter(|p| !p.is_empty())
-        .collect();
-    lines.line(&format!("platform {}", parts.join("/")));
+    lines.line(&format!("platform {}", platform(&op.platform)));
     lines.line(&format!("manifest {}", op.manifest));
     match &op.source {
         ImageSource::Registry => {}
         ImageSource::Local => lines.line("source local"),
         ImageSource::OciLayout(name) => lines.line(&format!("source oci-layout {}", quote(name))),
     }
+}
+
+fn platform(platform: &Platform) -> String {
+    let parts = [&platform.os, &platform.architecture, &platform.variant];
+    let parts: Vec<&str> = parts
+        .map(String::as_str)
+        .into_iter()
+        .filter(|p| !p.is_empty())
+        .collect();
+    parts.join("/")
 }
 
 fn git(lines: &mut Lines<'_>, op: &GitOp) {
@@ -158,6 +162,7 @@ fn exec(lines: &mut Lines<'_>, op: &ExecOp) {
     if !op.user.is_empty() {
         lines.line(&format!("user {}", quote(&op.user)));
     }
+    lines.line(&format!("platform {}", platform(&op.platform)));
     for mount in &op.mounts {
         let text = mount_line(lines, mount);
         lines.line(&format!("mount {} {text}", quote(&mount.target)));

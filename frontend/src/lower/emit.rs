@@ -129,7 +129,8 @@ impl<'a> Emitter<'a> {
         }
         let base = self.plan.bases.get(&SourceRef::Stage(index))?.clone();
         Some(match base {
-            Base::Scratch => StageState::new(None, StageImage::empty()).begin(steps),
+            // It has no platform of its own, whatever was asked for.
+            Base::Scratch => StageState::new(None, StageImage::empty(), None).begin(steps),
             Base::Image(image) => {
                 let mut steps = steps;
                 let root = image.op.clone().map(|op| {
@@ -141,7 +142,7 @@ impl<'a> Emitter<'a> {
                     };
                     self.builder.add(Op::Image(op), Vec::new(), shown)
                 });
-                StageState::new(root, StageImage::of(*image)).begin(steps)
+                StageState::new(root, StageImage::of(*image), stage.platform.clone()).begin(steps)
             }
             Base::Context(context) => {
                 let root = self.context_root(&context);
@@ -151,7 +152,7 @@ impl<'a> Emitter<'a> {
                     (None, Some(_)) => StageImage::default(),
                     (None, None) => StageImage::empty(),
                 };
-                let state = StageState::new(root, image);
+                let state = StageState::new(root, image, stage.platform.clone());
                 match stage.replacement {
                     Some(_) => state,
                     None => state.begin(steps),

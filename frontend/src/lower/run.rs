@@ -70,6 +70,10 @@ pub(super) fn lower(
         cwd: state.directory(),
         user: state.image.config.user.clone(),
         mounts,
+        platform: state
+            .platform
+            .clone()
+            .unwrap_or_else(|| options.target_platform.clone()),
         network: network(run, options.network),
         security: match run.security {
             None | Some(RunSecurity::Sandbox) => SecurityMode::Sandbox,
@@ -91,7 +95,7 @@ pub(super) fn lower(
     let shown = emitter.present(state, step, &text);
     let vertex = emitter
         .builder
-        .add(Op::Exec(op), inputs.into_vertices(), shown);
+        .add(Op::Exec(Box::new(op)), inputs.into_vertices(), shown);
     state.record_layer(created_by, vertex);
     Ok(())
 }

@@ -5,6 +5,7 @@ use crate::expand::{Lexer, Scope, Variables};
 use crate::graph::VertexId;
 use crate::ignore::clean_path;
 use crate::lint::StageMemory;
+use crate::platform::Platform;
 use crate::secret_name::looks_secret;
 use crate::source::LineRange;
 
@@ -19,6 +20,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub(super) struct StageState {
     /// The file system; `None` is scratch.
     pub(super) root: Option<VertexId>,
+    /// What its base was asked for, if not for the platform built for; steps run there.
+    pub(super) platform: Option<Platform>,
     /// ENV and ARG, as steps see them.
     pub(super) scope: Scope,
     /// ARGs declared so far, those of base stages first, with their values at that point.
@@ -95,9 +98,14 @@ impl StageImage {
 
 impl StageState {
     /// A state to start from, out of a base.
-    pub(super) fn new(root: Option<VertexId>, image: StageImage) -> Self {
+    pub(super) fn new(
+        root: Option<VertexId>,
+        image: StageImage,
+        platform: Option<Platform>,
+    ) -> Self {
         Self {
             root,
+            platform,
             image,
             ..Self::default()
         }
