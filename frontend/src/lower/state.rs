@@ -247,7 +247,7 @@ mod tests {
         scope.set("API_TOKEN", "hunter2");
         scope.set("V", "1");
         let shown = display(
-            Lexer::new('\\'),
+            Lexer::new('\\').for_display(),
             "run a $API_TOKEN ${API_TOKEN:-x} $V $W",
             &scope,
         );

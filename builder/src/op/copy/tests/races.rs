@@ -51,13 +51,13 @@ fn every_edit_ends_in_an_error_and_nothing_of_outside_is_read() {
     type Edit = fn(&World, &Path);
     let edits: [(&str, Edit); 9] = [
         ("grown", |w, _| {
-            fs::write(w.path("d/one.txt"), vec![b'x'; 1 << 20]).unwrap()
+            fs::write(w.path("d/one.txt"), vec![b'x'; 1 << 20]).unwrap();
         }),
         ("shrunk", |w, _| {
-            fs::write(w.path("d/one.txt"), "d/o").unwrap()
+            fs::write(w.path("d/one.txt"), "d/o").unwrap();
         }),
         ("emptied", |w, _| {
-            fs::write(w.path("d/one.txt"), "").unwrap()
+            fs::write(w.path("d/one.txt"), "").unwrap();
         }),
         ("gone", |w, _| fs::remove_file(w.path("d/one.txt")).unwrap()),
         ("other bytes, the time restored", |w, _| {
