@@ -262,3 +262,25 @@ fn a_result_made_without_the_cache_stays_when_memos_are_forgotten() {
     crate::support::finish(&mut command).success();
     assert_eq!(ids(&[]), second);
 }
+
+#[test]
+fn a_flipped_bit_leaves_by_no_output_and_is_gone_after_one() {
+    for kind in ["oci", "docker", "tar", "local"] {
+        let place = place();
+        place.build(&["-t", "app"]).success();
+        settled(&place);
+        let mut files = Vec::new();
+        files_below(&place.path("root/trees"), &mut files);
+        let built = files.iter().find(|path| path.ends_with("built")).unwrap();
+        let before = fs::metadata(built).unwrap().modified().unwrap();
+        fs::write(built, "onf\n").unwrap();
+        let file = fs::File::options().write(true).open(built).unwrap();
+        file.set_modified(before).unwrap();
+        let output = format!("type={kind},dest={}", place.path("out").display());
+        let outcome = place.build(&["--output", &output]).failure(3);
+        outcome.says("damaged").says("build again");
+        assert_eq!(place.image(&["-t", "app"]).text("built"), "one\n", "{kind}");
+        let checked = place.run(["fsck"]).success();
+        assert!(checked.stdout.contains("all well"), "{}", checked.stdout);
+    }
+}

@@ -115,6 +115,7 @@ fn kind_of(error: &StepError) -> FailureKind {
         | StepError::Snapshot(_)
         | StepError::Blob(_)
         | StepError::WrongDiffId { .. }
+        | StepError::Damaged
         | StepError::Context(_)
         | StepError::Store(_)
         | StepError::LayerGone { .. }

@@ -12,6 +12,8 @@ use cache::layer::view::open_in_tree;
 use crate::export::{Failure, FlatEntries, FlatEntry, FlatKind, FlatTree};
 use crate::op::steps::Steps;
 
+use super::verified::Verified;
+
 /// A stack of layers as one tree.
 pub(super) struct Flat {
     pub(super) steps: Arc<Steps>,
@@ -94,6 +96,15 @@ impl FlatTree for Flat {
         let found = stack.lookup(path).ok_or("the file is gone")?;
         let layer = self.layers.get(found.layer).ok_or("the layer is gone")?;
         let tree = self.steps.layers().tree(layer)?;
-        Ok(Box::new(open_in_tree(&tree, &found.inode.path)?))
+        let file = open_in_tree(&tree, &found.inode.path)?;
+        let EntryKind::File { size, content } = found.inode.kind else {
+            return Err("it is no file".into());
+        };
+        let (steps, layer) = (Arc::clone(&self.steps), layer.clone());
+        let on_damage = move || {
+            // What cannot be dropped is found again.
+            steps.layers().drops_damaged(&layer).ok();
+        };
+        Ok(Box::new(Verified::new(file, size, content, on_damage)))
     }
 }

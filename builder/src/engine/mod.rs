@@ -26,6 +26,7 @@ mod push_image;
 pub(crate) mod store;
 mod surroundings;
 pub(crate) mod upkeep;
+mod verified;
 
 use std::collections::BTreeMap;
 use std::path::Path;

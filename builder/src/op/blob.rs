@@ -146,7 +146,12 @@ impl Layers {
         let index = self.with_tree(diff_id)?.index()?;
         let tree = self.tree(diff_id)?;
         self.compress(diff_id, packing, |sink| {
-            let packed = pack(&index, &tree, sink)?;
+            let packed = pack(&index, &tree, sink);
+            let is_whole = matches!(&packed, Ok(packed) if packed.diff_id == *diff_id);
+            if !is_whole && !sink.stop.is_set() && self.drops_damaged(diff_id)? {
+                return Err(StepError::Damaged);
+            }
+            let packed = packed?;
             if packed.diff_id != *diff_id {
                 return Err(StepError::WrongDiffId {
                     expected: diff_id.to_string(),
@@ -155,6 +160,13 @@ impl Layers {
             }
             Ok(())
         })
+    }
+
+    /// Looks whether a layer's tree is what it should be, and drops it if it is not: results that name the layer are no hits
+    /// any more then.
+    pub(crate) fn drops_damaged(&self, diff_id: &DiffId) -> Result<bool, StepError> {
+        let (_, findings) = self.store.check(diff_id)?;
+        Ok(!findings.is_empty())
     }
 
     /// Compresses a pulled layer's own tar in another way. Its tree would give another tar.

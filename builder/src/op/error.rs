@@ -61,6 +61,11 @@ pub enum StepError {
         #[source]
         source: Box<Self>,
     },
+    /// A layer's tree in the store was damaged, and is not there any more.
+    #[error(
+        "its files in the store were damaged; they were removed, and so will be what was built on them: build again"
+    )]
+    Damaged,
     /// A layer could not be fetched.
     #[error(transparent)]
     Registry(#[from] crate::registry::error::RegistryError),

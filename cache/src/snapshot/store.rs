@@ -188,10 +188,7 @@ impl LayerStore {
 
     /// Verifies a layer whatever is known of it, and drops what is damaged: whether anything of use is left, and what was
     /// found.
-    pub(crate) fn check(
-        &self,
-        diff_id: &DiffId,
-    ) -> Result<(bool, Vec<&'static str>), SnapshotError> {
+    pub fn check(&self, diff_id: &DiffId) -> Result<(bool, Vec<&'static str>), SnapshotError> {
         let folder = self.paths.layer(diff_id);
         if !folder.is_dir() {
             return Ok((false, Vec::new()));
