@@ -33,6 +33,7 @@ mod limits;
 mod logs;
 mod mounts;
 mod output;
+mod power;
 mod progress;
 mod push;
 mod push_verbs;

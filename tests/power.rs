@@ -1,0 +1,167 @@
+//! A machine that loses its power, or runs out of descriptors: the store goes on without repair, and gives what is right.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::image::Image;
+use crate::support::process::Running;
+use crate::support::world::{Luck, Random, World};
+use crate::support::{Place, finish, program, through_shell};
+
+const ROUNDS: u64 = 3;
+
+/// A file system in a file, mounted.
+struct Disk {
+    file: PathBuf,
+    on: PathBuf,
+}
+
+impl Disk {
+    fn make(file: PathBuf, on: PathBuf) -> Self {
+        fs::File::create(&file).unwrap().set_len(128 << 20).unwrap();
+        let mut command = Command::new(program("mkfs.ext4", "e2fsprogs"));
+        finish(command.arg("-q").arg(&file)).success();
+        fs::create_dir_all(&on).unwrap();
+        let disk = Self { file, on };
+        disk.mount();
+        // mkfs makes one.
+        fs::remove_dir(disk.on.join("lost+found")).unwrap();
+        fs::set_permissions(
+            &disk.on,
+            std::os::unix::fs::PermissionsExt::from_mode(0o700),
+        )
+        .unwrap();
+        disk
+    }
+
+    /// What is written goes to the file within a second.
+    fn mount(&self) {
+        let mut command = Command::new("mount");
+        command
+            .args(["-o", "loop,commit=1"])
+            .arg(&self.file)
+            .arg(&self.on);
+        finish(&mut command).success();
+    }
+
+    /// Cuts the power: what has not reached the file by now never does.
+    fn cut(&self) {
+        let after = self.file.with_extension("cut");
+        let mut copy = Command::new("cp");
+        finish(copy.arg("--sparse=always").arg(&self.file).arg(&after)).success();
+        self.unmount();
+        fs::rename(after, &self.file).unwrap();
+        self.mount();
+    }
+
+    fn unmount(&self) {
+        finish(Command::new("umount").arg("--lazy").arg(&self.on)).success();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(&self.on).status());
+    }
+}
+
+/// The command on a machine of this boot.
+fn booted(command: &Command, boot: &Path) -> Command {
+    let script = format!(
+        "exec unshare -m sh -c 'mount --bind {} /proc/sys/kernel/random/boot_id && exec \"$@\"' sh \"$@\"",
+        boot.display()
+    );
+    through_shell(&script, command)
+}
+
+#[test]
+fn a_power_cut_at_any_instant_costs_no_more_than_time() {
+    let first = u64::from(std::process::id()) << 20;
+    for seed in first..first + ROUNDS {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let world = World::draw(&mut random, Luck::Good);
+        let place = Place::with_dockerfile(&world.dockerfile());
+        for (name, text) in World::files() {
+            place.file(&name, text);
+        }
+        let disk = Disk::make(place.path("disk"), place.root());
+        let boot = place.path("boot");
+        let build = |stage: usize, tag: &str| {
+            let mut command = place.build_command();
+            let output = format!("--output=type=oci,dest={}", place.path("out.tar").display());
+            command
+                .arg(format!("--target=s{stage}"))
+                .args(["-t", tag, &output]);
+            booted(command.arg(place.context()), &boot)
+        };
+        for life in 0..3 {
+            fs::write(&boot, format!("{life:08}-0000-4000-8000-000000000000\n")).unwrap();
+            let whole = random.index(world.stages());
+            finish(&mut build(whole, "kept")).success();
+            let image = Image::read(&place.path("out.tar"));
+            assert_eq!(
+                Some(image.text("v")),
+                world.result(whole),
+                "seed {seed}, life {life}"
+            );
+            if random.once_in(2) {
+                std::thread::sleep(Duration::from_millis(random.below(1500)));
+            }
+            let cut_short = Running::start(&mut build(random.index(world.stages()), "other"));
+            std::thread::sleep(Duration::from_millis(random.below(600)));
+            cut_short.signal(Signal::KILL);
+            let _killed = cut_short.end(Duration::from_secs(60));
+            disk.cut();
+        }
+        fs::write(&boot, "00000009-0000-4000-8000-000000000000\n").unwrap();
+        let goal = world.stages() - 1;
+        finish(&mut build(goal, "last")).success();
+        let image = Image::read(&place.path("out.tar"));
+        assert_eq!(Some(image.text("v")), world.result(goal), "seed {seed}");
+        let checked = finish(&mut booted(place.command().arg("fsck"), &boot)).success();
+        // A tag that was written may have outlived what it names, and is told then; nothing is wrong without a word.
+        let again = finish(&mut booted(place.command().arg("fsck"), &boot)).success();
+        let is_well = |line: &str| line.contains("all well") || line.starts_with("image ");
+        let mut lines = again
+            .stdout
+            .lines()
+            .filter(|line| !line.contains("checked:"));
+        let only_images = lines.all(is_well);
+        assert!(
+            only_images,
+            "seed {seed}: {}\n{}",
+            checked.stdout, again.stdout
+        );
+    }
+}
+
+#[test]
+fn few_descriptors_fail_a_build_at_most() {
+    let text = "FROM busybox AS one\nCOPY a /a\nRUN cat /a > /b\nFROM busybox\nCOPY --from=one /b /b\nRUN cat /b > /c\n";
+    let mut failed = 0;
+    for limit in [9, 12, 15, 18, 24, 32, 48, 64] {
+        let place = Place::with_dockerfile(text);
+        place.file("a", "a\n");
+        let mut command = place.build_command();
+        let script = format!("ulimit -n {limit} && exec \"$@\"");
+        let outcome = finish(&mut through_shell(&script, command.arg(place.context())));
+        assert!(!outcome.stderr.contains("panicked"), "{limit}: {outcome:?}");
+        if outcome.code != Some(0) {
+            failed += 1;
+            assert!(!outcome.stderr.is_empty(), "{limit}");
+        }
+        assert_eq!(place.image(&[]).text("c"), "a\n", "{limit}");
+        let checked = place.run(["fsck"]).success();
+        assert!(
+            checked.stdout.contains("all well"),
+            "{limit}: {}",
+            checked.stdout
+        );
+    }
+    assert!(failed > 0, "the limits are too wide");
+}
