@@ -290,11 +290,7 @@ fn finish(mut step: Step) {
 fn outcome(step: &Step) -> Result<Exit, SetupError> {
     let waited =
         waitpid(Some(step.pid), WaitOptions::empty()).attempt(Action::Receive, "exit status")?;
-    let stubs = match serde_json::from_slice(&step.said) {
-        Ok(Ready::Stubs(stubs)) => stubs,
-        Ok(Ready::Failed(error)) => return Err(error),
-        Err(_) => return Err(SetupError::Vanished),
-    };
+    let stubs = said(&step.said)?;
     let status = waited
         .map(|(_, status)| status)
         .ok_or(SetupError::Vanished)?;
@@ -310,6 +306,19 @@ fn outcome(step: &Step) -> Result<Exit, SetupError> {
     })
 }
 
+/// What a step said before exec. What fails after the mounts are in place is said after them.
+fn said(said: &[u8]) -> Result<Stubs, SetupError> {
+    let mut stubs = None;
+    for ready in serde_json::Deserializer::from_slice(said).into_iter() {
+        match ready {
+            Ok(Ready::Stubs(found)) => stubs = Some(found),
+            Ok(Ready::Failed(error)) => return Err(error),
+            Err(_) => return Err(SetupError::Vanished),
+        }
+    }
+    stubs.ok_or(SetupError::Vanished)
+}
+
 fn take_back(step: &Step, stubs: &Stubs) -> Result<Vec<PathBuf>, SetupError> {
     stubs::take_back(&step.upper, stubs).attempt(Action::CleanUp, &step.upper)
 }
@@ -321,4 +330,26 @@ fn compile_filter() -> Result<Filter, SetupError> {
             what: error.to_string(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::error::Errno;
+
+    #[test]
+    fn what_fails_last_is_the_error() {
+        let stubs = serde_json::to_vec(&Ready::Stubs(Stubs::default())).unwrap();
+        let error = SetupError::Action {
+            action: Action::Capabilities,
+            path: "process".into(),
+            errno: Errno(1),
+        };
+        let failed = serde_json::to_vec(&Ready::Failed(error.clone())).unwrap();
+        assert_eq!(said(&stubs), Ok(Stubs::default()));
+        assert_eq!(said(&failed), Err(error.clone()));
+        assert_eq!(said(&[stubs.clone(), failed].concat()), Err(error));
+        assert_eq!(said(b""), Err(SetupError::Vanished));
+        assert_eq!(said(&stubs[..stubs.len() - 1]), Err(SetupError::Vanished));
+    }
 }
