@@ -116,7 +116,7 @@ impl StateRoot {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_private_dir(path)?;
+                make_private_dir(path).map_err(|error| cannot_make(path, error))?;
                 fs::metadata(path).attempt("open", path)?
             }
             Err(error) => return Err(error).attempt("open", path)?,
@@ -131,6 +131,18 @@ impl StateRoot {
     /// Where everything lies.
     pub fn paths(&self) -> &StatePaths {
         &self.paths
+    }
+}
+
+fn cannot_make(path: &Path, error: IoError) -> RootError {
+    match error.source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            RootError::NotWritable {
+                path: path.to_owned(),
+                source: error.source,
+            }
+        }
+        _ => error.into(),
     }
 }
 

@@ -12,7 +12,7 @@ use cache::root::StatePaths;
 
 use super::failure;
 use crate::outcome::{Failure, FailureKind};
-use crate::sandbox::rung::{self, Rung};
+use crate::sandbox::rung::{self, Rung, RungError};
 use crate::sandbox::{HostOptions, SandboxHost};
 
 /// What of this process's status decides what the kernel lets it do.
@@ -43,7 +43,12 @@ pub(super) fn ensure(rung: Rung, paths: &StatePaths, lease: &Lease) -> Result<()
     };
     let work = lease.work().map_err(failure::store)?;
     let host = SandboxHost::start(&HostOptions::new(rung)).map_err(|error| told(&error))?;
-    rung::probe(&host, &work).map_err(|error| told(&error))?;
+    rung::probe(&host, &work).map_err(|error| match error {
+        RungError::Probe { .. } => {
+            told(&error).hint("`builder doctor` says what this machine lacks")
+        }
+        error => told(&error),
+    })?;
     paths
         .write_isolation(circumstances.as_bytes())
         .map_err(failure::store)

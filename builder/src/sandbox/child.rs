@@ -17,7 +17,7 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit, setsid, umask,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
     remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
     set_thread_res_uid,
 };
@@ -264,7 +264,7 @@ fn install_filter(filter: Option<&Filter>) -> Result<(), SetupError> {
     }
 }
 
-fn switch_user(identity: &Identity, capabilities: Option<u64>) -> Result<(), SetupError> {
+fn switch_user(identity: &Identity, kept: Option<u64>) -> Result<(), SetupError> {
     let name = identity.uid.to_string();
     let groups: Vec<_> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     set_thread_groups(&groups).attempt(Action::SwitchUser, &name)?;
@@ -272,8 +272,10 @@ fn switch_user(identity: &Identity, capabilities: Option<u64>) -> Result<(), Set
     set_thread_res_gid(Some(gid), Some(gid), Some(gid)).attempt(Action::SwitchUser, &name)?;
     set_thread_res_uid(Some(uid), Some(uid), Some(uid)).attempt(Action::SwitchUser, &name)?;
     // Another user has lost them already.
-    if let (Some(kept), 0) = (capabilities, identity.uid) {
-        let kept = CapabilitySet::from_bits_retain(kept);
+    if let (Some(kept), 0) = (kept, identity.uid) {
+        // In a container that lacks one of them, a step does without it as well.
+        let held = capabilities(None).attempt(Action::Capabilities, "process")?;
+        let kept = CapabilitySet::from_bits_retain(kept) & held.permitted;
         let sets = CapabilitySets {
             effective: kept,
             permitted: kept,

@@ -43,17 +43,21 @@ pub(super) fn populate(dev: &OwnedFd, nodes: Nodes) -> Result<(), SetupError> {
         };
         let made = match nodes {
             Nodes::Bound => bind_node(dev, name),
-            Nodes::Made | Nodes::AllOfHost => mknodat(
-                dev,
-                name,
-                FileType::CharacterDevice,
-                Mode::from_raw_mode(0o666),
-                makedev(device.major, minor),
-            ),
+            Nodes::Made | Nodes::AllOfHost => match make_node(dev, name, device.major, minor) {
+                // Without CAP_MKNOD the host's own does as well.
+                Err(Errno::PERM) => bind_node(dev, name),
+                made => made,
+            },
         };
         made.attempt(Action::Create, Path::new("/dev").join(name))?;
     }
     Ok(())
+}
+
+fn make_node(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> Result<(), Errno> {
+    let mode = Mode::from_raw_mode(0o666);
+    let number = makedev(major, minor);
+    mknodat(dev, name, FileType::CharacterDevice, mode, number)
 }
 
 fn bind_node(dev: &OwnedFd, name: &str) -> Result<(), Errno> {

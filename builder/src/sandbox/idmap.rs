@@ -43,6 +43,14 @@ pub(super) fn map(own: u32, subordinate: &[(u32, u32)]) -> Vec<Range> {
     ranges
 }
 
+/// How many ids a map file maps (`/proc/self/uid_map`).
+pub(super) fn mapped(map: &str) -> u64 {
+    let counts = map
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2));
+    counts.filter_map(|count| count.parse::<u64>().ok()).sum()
+}
+
 /// Arguments of newuidmap and newgidmap after the pid.
 pub(super) fn arguments(ranges: &[Range]) -> Vec<String> {
     ranges
@@ -78,6 +86,8 @@ mod tests {
     fn the_first_namespace() {
         assert!(is_initial("         0          0 4294967295\n"));
         assert!(!is_initial("         0       1000          1\n"));
+        assert_eq!(mapped("         0       1000          1\n"), 1);
+        assert_eq!(mapped("0 1000 1\n1 100000 65536\n"), 65_537);
         assert!(!is_initial(""));
     }
 }

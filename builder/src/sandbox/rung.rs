@@ -13,12 +13,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::CWD;
 use rustix::process::{geteuid, getgid};
 
 use super::enter;
 use super::error::{Action, SandboxError, SetupError};
 use super::host::{Cancel, SandboxHost};
 use super::idmap;
+use super::sources;
 use super::spec::{Process, Rootfs, SandboxSpec};
 use super::user::name_of;
 
@@ -64,6 +66,9 @@ pub struct Entry {
     pub(super) gid_map: Vec<idmap::Range>,
 }
 
+/// The ids below this one are those of distributions' own users and groups, which most packages have files of.
+const FEWEST_IDS: u64 = 1000;
+
 /// A rung lacks something. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum RungError {
@@ -85,6 +90,21 @@ pub enum RungError {
         /// The user.
         user: String,
     },
+    /// Too few ids for what images hold.
+    #[error(
+        "not supported yet: building with {count} user or group ids, where images need at least {FEWEST_IDS}; give the user more \
+         subordinate ids (/etc/subuid, /etc/subgid), and the container a wider id map"
+    )]
+    FewIds {
+        /// How many are mapped.
+        count: u64,
+    },
+    /// Root of a user namespace that does not own its mounts.
+    #[error(
+        "not supported yet: building as root of a user namespace whose mounts belong to another; enter a mount namespace as well \
+         (unshare --mount)"
+    )]
+    ForeignMounts,
     /// No newuidmap.
     #[error("not supported yet: building without `{program}`; install it: apt-get install uidmap")]
     NoMapper {
@@ -159,7 +179,13 @@ pub fn detect(forced: Option<Rung>) -> Result<Choice, RungError> {
     let uid_map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     match (is_root, idmap::is_initial(&uid_map), forced) {
         (true, false, None | Some(Rung::UserNamespace)) => {
-            privileged(Choice::Ready(Rung::UserNamespace))
+            let gid_map = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+            ensure_enough(idmap::mapped(&uid_map).min(idmap::mapped(&gid_map)))?;
+            let choice = privileged(Choice::Ready(Rung::UserNamespace))?;
+            match sources::clone_path(CWD, Path::new(enter::SELF)) {
+                Err(rustix::io::Errno::PERM) => Err(RungError::ForeignMounts),
+                Ok(_) | Err(_) => Ok(choice),
+            }
         }
         (true, true, None | Some(Rung::Root)) => privileged(Choice::Ready(Rung::Root)),
         (false, _, Some(Rung::Root)) | (true, false, Some(Rung::Root)) => Err(RungError::NotRoot),
@@ -167,6 +193,13 @@ pub fn detect(forced: Option<Rung>) -> Result<Choice, RungError> {
             entry().map(Choice::Enter)
         }
     }
+}
+
+fn ensure_enough(count: u64) -> Result<(), RungError> {
+    if count < FEWEST_IDS {
+        return Err(RungError::FewIds { count });
+    }
+    Ok(())
 }
 
 fn privileged(choice: Choice) -> Result<Choice, RungError> {
@@ -202,6 +235,9 @@ fn entry() -> Result<Entry, RungError> {
             user: user.unwrap_or_else(|| uid.to_string()),
         });
     }
+    let count =
+        |ids: &[(u32, u32)]| 1 + ids.iter().map(|(_, count)| u64::from(*count)).sum::<u64>();
+    ensure_enough(count(&uids).min(count(&gids)))?;
     Ok(Entry {
         uid_map: idmap::map(uid, &uids),
         gid_map: idmap::map(gid, &gids),
