@@ -76,7 +76,25 @@ fn assert_gone_within_a_second(word: &str, since: Instant) {
 
 #[test]
 fn a_killed_builders_steps_end_within_a_second_and_leave_nothing() {
-    let place = Place::new();
+    let flags: &[&str] = if Path::new("/sys/fs/cgroup/memory").exists() {
+        &["--resource=memory=256m"]
+    } else {
+        &[]
+    };
+    kill_at_work(&Place::new(), flags, |init| {
+        assert!(!cgroups_of(init).is_empty());
+    });
+}
+
+#[test]
+fn an_ordinary_users_steps_end_as_fast() {
+    kill_at_work(&Place::new().unprivileged(), &[], |init| {
+        assert_eq!(cgroups_of(init), Vec::<PathBuf>::new());
+    });
+}
+
+/// Kills a builder with two steps at work, whose daemons don't want to end.
+fn kill_at_work(place: &Place, flags: &[&str], while_at_work: impl Fn(u32)) {
     let word = place.word();
     // Daemons in sessions of their own, two forks away, that ignore what can be ignored.
     let stage = |n: usize, flags: &str| {
@@ -96,14 +114,10 @@ fn a_killed_builders_steps_end_within_a_second_and_leave_nothing() {
     );
     place.file("Dockerfile", text);
     let mut command = place.build_command();
-    command.arg(place.context());
-    if Path::new("/sys/fs/cgroup/memory").exists() {
-        command.arg("--resource=memory=256m");
-    }
-    let build = Running::start(&mut command);
+    let build = Running::start(command.args(flags).arg(place.context()));
     build.wait_for("up-10").wait_for("up-11");
     let init = init_of(&build);
-    assert!(!cgroups_of(init).is_empty());
+    while_at_work(init);
     let since = Instant::now();
     build.signal(Signal::KILL);
     assert_gone_within_a_second(&word, since);
