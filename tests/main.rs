@@ -20,6 +20,7 @@ mod cancel;
 mod checks;
 mod concurrency;
 mod contexts;
+mod copy_model;
 mod destinations;
 mod disk;
 mod doctor;

@@ -11,6 +11,7 @@ pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod store;
 pub(crate) mod tools;
+pub(crate) mod tree;
 pub(crate) mod user;
 pub(crate) mod web;
 pub(crate) mod world;
