@@ -38,6 +38,7 @@ mod power;
 mod progress;
 mod push;
 mod push_verbs;
+mod racing;
 mod rootless;
 mod rungs;
 mod sandbox;
