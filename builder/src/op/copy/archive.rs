@@ -122,9 +122,16 @@ pub(crate) fn check(file: File) -> Result<(), ArchiveError> {
     }
 }
 
-/// Whether a file is an archive: its first member can be read.
+/// Whether a file is an archive: its first member can be read, or is one that BuildKit takes and we do not.
 pub(crate) fn has_members(file: File) -> bool {
-    check(file).is_ok()
+    match check(file) {
+        Ok(()) => true,
+        Err(ArchiveError::Malformed(LayerError::Tar { problem, .. })) => matches!(
+            problem,
+            TarProblem::Sparse | TarProblem::Type(_) | TarProblem::UnexpectedContent
+        ),
+        Err(_) => false,
+    }
 }
 
 /// Whether a picked source is an archive.

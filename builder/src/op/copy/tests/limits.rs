@@ -93,6 +93,29 @@ fn members_that_layers_cannot_have_are_named() {
 }
 
 #[test]
+fn an_archive_that_cannot_be_unpacked_is_not_copied_instead() {
+    use tar::EntryType;
+    let cases = [
+        (member(EntryType::GNUSparse, &[], |_| {}), "sparse files"),
+        (
+            member(EntryType::Regular, &[("GNU.sparse.major", b"1")], |_| {}),
+            "sparse files",
+        ),
+        (member(EntryType::new(b'V'), &[], |_| {}), "entry type V"),
+        (
+            member(EntryType::Directory, &[], |header| header.set_size(5)),
+            "has a size",
+        ),
+    ];
+    for (bytes, why) in cases {
+        let world = with_archive(&[], &bytes);
+        let error = world.plan(&add(&["t"], "/dst/")).unwrap_err();
+        let cause = error.source().unwrap().to_string();
+        assert!(cause.contains(why), "{why}: {cause}");
+    }
+}
+
+#[test]
 fn times_that_file_systems_cannot_keep_are_the_epoch() {
     for (written, time) in [
         ("9223372036", 9_223_372_036),
