@@ -232,7 +232,10 @@ impl Layers {
         self.with_blob(diff_id, |blob| {
             let open = || {
                 let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
-                decompress(blob)
+                Ok(Roomy {
+                    inner: decompress(blob)?,
+                    left: self.free_bytes(),
+                })
             };
             Ok(self.store.ensure_tree(diff_id, &self.format, open)?)
         })
@@ -382,4 +385,23 @@ fn each<T: Send>(
         false => LAYERS_AT_ONCE,
     };
     parallel::map(layers, threads, work)
+}
+
+/// A tar on its way to a tree: an error where it goes on beyond what was free when it began.
+struct Roomy<R> {
+    inner: R,
+    /// Bytes.
+    left: u64,
+}
+
+impl<R: io::Read> io::Read for Roomy<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let left = self.left.checked_sub(count as u64);
+        self.left = left.ok_or_else(|| {
+            let text = "it unpacks to more bytes than the file system of the store had free";
+            io::Error::new(io::ErrorKind::StorageFull, text)
+        })?;
+        Ok(count)
+    }
 }
