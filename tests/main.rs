@@ -27,6 +27,7 @@ mod doctor;
 mod durability;
 mod escape;
 mod explain;
+mod hostile;
 mod interop;
 mod killing;
 mod likeness;
