@@ -44,6 +44,26 @@ fn an_unknown_instruction_is_shown_in_its_place() {
 }
 
 #[test]
+fn another_frontend_is_refused_before_its_language_is_read() {
+    let place = Place::with_dockerfile("# syntax=example/frontend:1\n%% no Dockerfile %%\n");
+    for flags in [&[][..], &["--check"], &["--call=outline"]] {
+        place
+            .build(flags)
+            .failure(1)
+            .says("   1 | >>> # syntax=example/frontend:1\n")
+            .says("frontend `example/frontend:1` cannot be used")
+            .does_not_say("unknown instruction");
+    }
+    let place = Place::with_dockerfile("# syntax=docker/dockerfile:1.7-labs\nFROM busybox\n");
+    place.build(&[]).success();
+    place
+        .build(&["--build-arg=BUILDKIT_SYNTAX=example/frontend"])
+        .failure(1)
+        .says("frontend `example/frontend` cannot be used")
+        .says("leave the build argument out");
+}
+
+#[test]
 fn an_unreadable_file_is_named() {
     let place = Place::with_dockerfile("FROM busybox\nCOPY . /all/\n").unprivileged();
     place.file("dir/secret", "x");

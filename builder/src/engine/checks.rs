@@ -42,8 +42,11 @@ impl Engine {
         audience: Audience,
     ) -> Result<(Dockerfile, Report), Failure> {
         self.internal(DEFINITION, || {
+            let build_args = &request.options.build_args;
+            frontend::parse::check_syntax(source, build_args)
+                .map_err(|error| Failure::of_dockerfile(vec![error]))?;
             let parsed = frontend::parse::parse(source).map_err(Failure::of_dockerfile)?;
-            let levels = lint::levels(&parsed, &request.options.build_args)
+            let levels = lint::levels(&parsed, build_args)
                 .map_err(|error| Failure::new(FailureKind::Dockerfile, error.to_string()))?;
             let mut report = Report::new(levels);
             lint::check_file(source, &parsed, &mut report);

@@ -30,6 +30,11 @@ impl DirectiveReader {
         }
     }
 
+    /// Whether no line can be a directive any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_done
+    }
+
     /// Looks at the next line; true if it is a directive.
     pub(super) fn read(&mut self, line: &Physical<'_>) -> Result<bool, SyntaxError> {
         if self.is_done {
@@ -39,7 +44,7 @@ impl DirectiveReader {
             self.has_shebang = true;
             return Ok(false);
         }
-        let Some((name, value, start)) = split(line.content()) else {
+        let Some((name, value, start)) = split(line.content(), "#") else {
             self.is_done = true;
             return Ok(false);
         };
@@ -90,9 +95,9 @@ fn replace(directive: &mut Option<Spanned<String>>, value: Option<Spanned<String
     false
 }
 
-/// Splits `# name = value` into the name, the value and where the value starts.
-fn split(content: &str) -> Option<(&str, &str, usize)> {
-    let body = content.trim_start().strip_prefix('#')?.trim_start();
+/// Splits `# name = value` into the name, the value and where the value starts; `mark` is what starts a comment.
+pub(super) fn split<'l>(content: &'l str, mark: &str) -> Option<(&'l str, &'l str, usize)> {
+    let body = content.trim_start().strip_prefix(mark)?.trim_start();
     let (name, value) = body.split_once('=')?;
     let name = name.trim_end();
     let value = value.trim_start();

@@ -21,7 +21,10 @@ mod instruction;
 mod json;
 mod lines;
 mod statement;
+mod syntax;
 mod words;
+
+pub use syntax::check_syntax;
 
 use crate::ast::{Dockerfile, Instruction};
 use crate::source::{Diagnostic, SourceFile};
