@@ -1,8 +1,12 @@
 //! `${…}`: defaults, checks, trimming and replacing.
 
+use super::allowance::Exhausted;
 use super::error::SyntaxError;
-use super::pattern::{self, Greed};
+use super::pattern::{self, Greed, PatternError};
 use super::word::{Run, Unset};
+
+/// How many steps of a match are as good as making a byte of text.
+const STEPS_PER_BYTE: usize = 4;
 
 impl Run<'_> {
     /// `${…}` behind its `{`.
@@ -14,7 +18,7 @@ impl Run<'_> {
         }
         let name = self.name();
         match self.rest.next() {
-            Some('}') => Ok(match (self.variables.lookup(&name), self.lexer.unset) {
+            Some('}') => Ok(match (self.lookup(&name)?, self.lexer.unset) {
                 (Some(value), _) => value,
                 (None, Unset::Keep) => format!("${{{name}}}"),
                 (None, Unset::Empty) => String::new(),
@@ -41,7 +45,7 @@ impl Run<'_> {
     ) -> Result<String, SyntaxError> {
         let is_trim = matches!(operator, Some('#' | '%'));
         let word = self.part('}', is_trim, SyntaxError::MissingBrace)?;
-        let value = self.variables.lookup(name);
+        let value = self.lookup(name)?;
         let written = format!(
             "{}{}",
             if has_colon { ":" } else { "" },
@@ -60,7 +64,10 @@ impl Run<'_> {
             Some('+') => Ok(if has_value { word } else { String::new() }),
             Some('?') if has_value => Ok(value),
             Some('?') => Err(required(name, word, is_set)),
-            Some(trim @ ('#' | '%')) => trimmed(&value, &word, trim),
+            Some(trim @ ('#' | '%')) => {
+                self.matching(&value, &word)?;
+                trimmed(&value, &word, trim)
+            }
             Some(_) | None => Err(SyntaxError::UnsupportedModifier(written)),
         }
     }
@@ -73,19 +80,25 @@ impl Run<'_> {
         }
         let pattern = self.part('/', true, SyntaxError::MissingSlash)?;
         let word = self.part('}', true, SyntaxError::MissingBrace)?;
-        let Some(value) = self
-            .variables
-            .lookup(name)
-            .or_else(|| (self.lexer.unset == Unset::Empty).then(String::new))
+        let value = self.lookup(name)?;
+        let Some(value) = value.or_else(|| (self.lexer.unset == Unset::Empty).then(String::new))
         else {
             return Ok(format!("${{{name}/{pattern}/{word}}}"));
         };
+        self.matching(&value, &pattern)?;
         let replaced = if is_all {
-            pattern::replace_all(&value, &pattern, &word)
+            let allowance = self.variables.allowance();
+            pattern::replace_all(&value, &pattern, &word, allowance)
         } else {
             pattern::replace_first(&value, &pattern, &word)
         };
-        replaced.map_err(|reason| SyntaxError::Pattern { pattern, reason })
+        replaced.map_err(|reason| refused(&pattern, reason))
+    }
+
+    /// Finding a pattern takes time with the product of both lengths.
+    fn matching(&self, value: &str, pattern: &str) -> Result<(), Exhausted> {
+        let steps = value.len().saturating_mul(pattern.len());
+        self.variables.allowance().spend(steps / STEPS_PER_BYTE)
     }
 
     /// A part of `${…}` up to `stop`; if the text ends first, that is `missing`.
@@ -125,8 +138,15 @@ fn trimmed(value: &str, word: &str, operator: char) -> Result<String, SyntaxErro
     } else {
         pattern::trim_suffix(value, pattern, greed)
     };
-    result.map_err(|reason| SyntaxError::Pattern {
-        pattern: pattern.to_owned(),
-        reason,
-    })
+    result.map_err(|reason| refused(pattern, reason))
+}
+
+fn refused(pattern: &str, reason: PatternError) -> SyntaxError {
+    match reason {
+        PatternError::Exhausted(exhausted) => exhausted.into(),
+        PatternError::InvalidEscape(_) | PatternError::TooLarge => SyntaxError::Pattern {
+            pattern: pattern.to_owned(),
+            reason,
+        },
+    }
 }

@@ -1,5 +1,6 @@
 //! Why a word cannot be expanded.
 
+use super::allowance::Exhausted;
 use super::pattern::PatternError;
 use crate::gofmt;
 
@@ -32,6 +33,9 @@ pub(crate) enum SyntaxError {
     /// An operator that is none.
     #[error("unsupported modifier ({0}) in substitution")]
     UnsupportedModifier(String),
+    /// Values that grow beyond all measure.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// Too many `${…}` within each other.
     #[error("substitutions are nested too deeply")]
     TooDeep,

@@ -2,12 +2,17 @@
 
 use regex::Regex;
 
+use super::allowance::{Allowance, Exhausted};
+
 /// Why a pattern cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PatternError {
     /// A backslash before something that needs none.
     #[error("invalid escape '\\{}'", .0.map_or(String::new(), String::from))]
     InvalidEscape(Option<char>),
+    /// More replacements than can be made.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     /// Longer than the matcher takes.
     #[error("pattern is too large")]
     TooLarge,
@@ -67,9 +72,21 @@ pub(crate) fn replace_all(
     value: &str,
     pattern: &str,
     replacement: &str,
+    allowance: &Allowance,
 ) -> Result<String, PatternError> {
     let regex = compile(pattern, Greed::Longest, false)?;
-    Ok(regex.replace_all(value, replacement).into_owned())
+    let mut out = String::new();
+    let mut position = 0;
+    for found in regex.captures_iter(value) {
+        let range = found.get_match().range();
+        out.push_str(&value[position..range.start]);
+        let before = out.len();
+        found.expand(replacement, &mut out);
+        allowance.spend(out.len() - before)?;
+        position = range.end;
+    }
+    out.push_str(&value[position..]);
+    Ok(out)
 }
 
 fn compile(pattern: &str, greed: Greed, is_anchored: bool) -> Result<Regex, PatternError> {
@@ -138,12 +155,14 @@ mod tests {
 
     #[test]
     fn replaces_with_go_semantics() {
+        let replaced =
+            |value, pattern, with| replace_all(value, pattern, with, &Allowance::default());
         assert_eq!(replace_first("banana", "a", "$1").unwrap(), "b$1nana");
-        assert_eq!(replace_all("banana", "a", "$1").unwrap(), "bnn");
-        assert_eq!(replace_all("banana", "a", "$$").unwrap(), "b$n$n$");
-        assert_eq!(replace_all("a/b", "\\/", "-").unwrap(), "a-b");
+        assert_eq!(replaced("banana", "a", "$1").unwrap(), "bnn");
+        assert_eq!(replaced("banana", "a", "$$").unwrap(), "b$n$n$");
+        assert_eq!(replaced("a/b", "\\/", "-").unwrap(), "a-b");
         assert_eq!(
-            replace_all("a b", "\\ ", "-").unwrap_err().to_string(),
+            replaced("a b", "\\ ", "-").unwrap_err().to_string(),
             "invalid escape '\\ '"
         );
     }

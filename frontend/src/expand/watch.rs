@@ -1,8 +1,9 @@
 //! Which variables an expansion asks for.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
-use super::{Lexer, Scope, Variables};
+use super::{Allowance, Lexer, Scope, Variables};
 
 /// What a word asks for.
 #[derive(Debug, Default)]
@@ -18,28 +19,41 @@ pub(crate) struct Asked {
 struct Watch<'a> {
     scope: &'a Scope,
     asked: RefCell<Asked>,
+    seen: RefCell<BTreeSet<String>>,
 }
 
 impl Variables for Watch<'_> {
     fn lookup(&self, name: &str) -> Option<String> {
         let value = self.scope.lookup(name);
+        if !self.seen.borrow_mut().insert(name.to_owned()) {
+            return value;
+        }
         let mut asked = self.asked.borrow_mut();
         let names = match value {
             Some(_) => &mut asked.found,
             None => &mut asked.missing,
         };
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
+        names.push(name.to_owned());
         value
+    }
+
+    fn allowance(&self) -> &Allowance {
+        self.scope.allowance()
     }
 }
 
 /// Expands a word and notes what it asks for.
 pub(crate) fn watch(lexer: Lexer, word: &str, scope: &Scope) -> Asked {
+    if !word.contains('$') {
+        return Asked {
+            text: lexer.expand(word, scope).ok(),
+            ..Asked::default()
+        };
+    }
     let watch = Watch {
         scope,
         asked: RefCell::default(),
+        seen: RefCell::default(),
     };
     let text = lexer.expand(word, &watch).ok();
     Asked {

@@ -6,12 +6,16 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::allowance::{Allowance, Exhausted};
 use super::error::{ExpandError, SyntaxError};
 
 /// Where values come from.
 pub(crate) trait Variables {
     /// The value of a variable, `None` if it is not set.
     fn lookup(&self, name: &str) -> Option<String>;
+
+    /// What values may still be made of.
+    fn allowance(&self) -> &Allowance;
 }
 
 /// More `${…}` within each other are refused: it bounds recursion.
@@ -88,7 +92,15 @@ impl Lexer {
         word: &str,
         variables: &dyn Variables,
     ) -> Result<String, ExpandError> {
+        if self.is_plain(word) {
+            return Ok(word.to_owned());
+        }
         Ok(self.expand_words(word, variables)?.text)
+    }
+
+    /// Whether a word expands to itself: most do.
+    pub(crate) fn is_plain(&self, word: &str) -> bool {
+        !word.contains(['$', '\'', '"', self.escape])
     }
 
     /// Expands a word, also split at blanks.
@@ -269,6 +281,14 @@ impl Run<'_> {
         Ok(value)
     }
 
+    /// The value of a variable, if there is enough left for it.
+    pub(super) fn lookup(&self, name: &str) -> Result<Option<String>, Exhausted> {
+        let value = self.variables.lookup(name);
+        let size = value.as_ref().map_or(0, String::len);
+        self.variables.allowance().spend(size)?;
+        Ok(value)
+    }
+
     fn dollar(&mut self) -> Result<String, SyntaxError> {
         self.rest.next();
         if self.rest.peek() == Some(&'{') {
@@ -279,7 +299,7 @@ impl Run<'_> {
         if name.is_empty() {
             return Ok("$".to_owned());
         }
-        Ok(match (self.variables.lookup(&name), self.lexer.unset) {
+        Ok(match (self.lookup(&name)?, self.lexer.unset) {
             (Some(value), _) => value,
             (None, Unset::Keep) => format!("${name}"),
             (None, Unset::Empty) => String::new(),

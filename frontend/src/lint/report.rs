@@ -8,6 +8,9 @@ use crate::source::{LineRange, Spanned};
 use super::level::Levels;
 use super::rules::Rule;
 
+/// More warnings than these do without suggestions: nobody reads them, and each costs a look at every name.
+const MAX_SUGGESTIONS: usize = 100;
+
 /// Something in the file that a rule is against.
 #[derive(Clone, Debug)]
 pub struct Warning {
@@ -76,6 +79,11 @@ impl Report {
     /// Takes nothing: for lowering without checks.
     pub fn silent() -> Self {
         Self::default()
+    }
+
+    /// Whether there are so few warnings that each may look for what was meant, among all the names there are.
+    pub(super) fn suggests(&self) -> bool {
+        self.warnings.len() < MAX_SUGGESTIONS
     }
 
     /// Whether anything is taken at all.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ast::{Instruction, InstructionKind};
-use crate::expand::{Lexer, Scope};
+use crate::expand::{Declared, Lexer, Scope};
 use crate::ignore::IgnoreRules;
 use crate::source::LineRange;
 
@@ -20,7 +20,7 @@ pub(crate) struct StepView<'a> {
     /// The variables before the instruction.
     pub(crate) scope: &'a Scope,
     /// The ARGs declared before it, with or without a value.
-    pub(crate) declared: &'a [(String, String)],
+    pub(crate) declared: &'a Declared,
     /// `--build-arg`
     pub(crate) build_args: &'a BTreeMap<String, String>,
     /// Whether SHELL, here or in the base, said which shell is meant.

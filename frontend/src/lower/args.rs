@@ -97,7 +97,7 @@ pub(super) fn global_scope(
                 (None, None) => None,
             };
             if let Some(value) = value {
-                scope.set(name.clone(), value);
+                scope.set(name, value);
             }
         }
     }

@@ -28,8 +28,10 @@ pub(super) struct Emitter<'a> {
     pub(super) builder: GraphBuilder,
     /// What the build checks found and look at.
     pub(super) checks: Checks<'a>,
-    /// The stages emitted so far.
+    /// The stages emitted so far, whole as long as another one is to start from them.
     states: BTreeMap<usize, StageState>,
+    /// How many stages are still to start from each.
+    children: BTreeMap<usize, usize>,
     /// The file systems of what comes from outside.
     externals: BTreeMap<usize, Option<VertexId>>,
 }
@@ -80,6 +82,7 @@ impl<'a> Emitter<'a> {
             proxy: super::args::proxy_environment(options),
             builder: GraphBuilder::default(),
             states: BTreeMap::new(),
+            children: children(plan),
             externals: BTreeMap::new(),
         }
     }
@@ -104,11 +107,23 @@ impl<'a> Emitter<'a> {
                 continue;
             };
             match self.stage(stage, state) {
-                Ok(state) => drop(self.states.insert(index, state)),
+                Ok(mut state) => {
+                    if !self.children.contains_key(&index) {
+                        state = state.remains();
+                    }
+                    self.states.insert(index, state);
+                }
                 Err(found) => {
                     failed.insert(SourceRef::Stage(index));
                     errors.extend(found);
                 }
+            }
+            // Nothing more can be lowered, through the fault of none but what came before.
+            if let Err(exhausted) = self.plan.globals.check_allowance() {
+                if errors.is_empty() {
+                    errors.push(diagnostic(&exhausted, Some(stage.lines)));
+                }
+                break;
             }
         }
         match self.states.remove(&self.plan.stages.target) {
@@ -125,12 +140,13 @@ impl<'a> Emitter<'a> {
             shown: 0,
         };
         if let Some(parent) = stage.parent {
-            return Some(self.states.get(&parent)?.clone().begin(steps));
+            return Some(self.hand_on(parent)?.begin(steps));
         }
         let base = self.plan.bases.get(&SourceRef::Stage(index))?.clone();
+        let scope = self.plan.globals.sibling();
         Some(match base {
             // It has no platform of its own, whatever was asked for.
-            Base::Scratch => StageState::new(None, StageImage::empty(), None).begin(steps),
+            Base::Scratch => StageState::new(None, StageImage::empty(), None, scope).begin(steps),
             Base::Image(image) => {
                 let mut steps = steps;
                 let root = image.op.clone().map(|op| {
@@ -142,7 +158,8 @@ impl<'a> Emitter<'a> {
                     };
                     self.builder.add(Op::Image(op), Vec::new(), shown)
                 });
-                StageState::new(root, StageImage::of(*image), stage.platform.clone()).begin(steps)
+                let platform = stage.platform.clone();
+                StageState::new(root, StageImage::of(*image), platform, scope).begin(steps)
             }
             Base::Context(context) => {
                 let root = self.context_root(&context);
@@ -152,7 +169,7 @@ impl<'a> Emitter<'a> {
                     (None, Some(_)) => StageImage::default(),
                     (None, None) => StageImage::empty(),
                 };
-                let state = StageState::new(root, image, stage.platform.clone());
+                let state = StageState::new(root, image, stage.platform.clone(), scope);
                 match stage.replacement {
                     Some(_) => state,
                     None => state.begin(steps),
@@ -187,13 +204,16 @@ impl<'a> Emitter<'a> {
                 ignores_cache,
             };
             check::step(self, &mut state, step);
-            match self.instruction(&mut state, step, &command.instruction) {
+            let lowered = self.instruction(&mut state, step, &command.instruction);
+            match lowered.and_then(|()| Ok(state.scope.check_allowance()?)) {
                 Ok(()) => notes::note(self, &mut state, step),
                 Err(error) => {
                     errors.push(diagnostic(&error, Some(command.lines)));
                     // Later instructions would miss a variable through no fault of theirs.
                     let kind = &command.instruction.kind;
-                    if matches!(kind, InstructionKind::Env(_) | InstructionKind::Arg(_)) {
+                    let is_setting =
+                        matches!(kind, InstructionKind::Env(_) | InstructionKind::Arg(_));
+                    if is_setting || state.scope.check_allowance().is_err() {
                         break;
                     }
                 }
@@ -204,6 +224,19 @@ impl<'a> Emitter<'a> {
         } else {
             Err(errors)
         }
+    }
+
+    /// The state of a stage for another one that starts from it; the last of those takes it.
+    fn hand_on(&mut self, parent: usize) -> Option<StageState> {
+        let state = self.states.get_mut(&parent)?;
+        let children = self.children.get_mut(&parent)?;
+        *children -= 1;
+        if *children > 0 {
+            state.scope.charge(state.size());
+            return Some(state.clone());
+        }
+        let remains = state.remains();
+        Some(std::mem::replace(state, remains))
     }
 
     /// The state that a stage came to; the target's has been handed out.
@@ -338,6 +371,19 @@ impl<'a> Emitter<'a> {
     ) -> Result<String, InstructionError> {
         Ok(self.lexer.expand(word, &state.scope)?)
     }
+}
+
+/// How many needed stages start from each; the image counts as one that starts from the target.
+fn children(plan: &Plan<'_>) -> BTreeMap<usize, usize> {
+    let mut children = BTreeMap::from([(plan.stages.target, 1)]);
+    for reference in &plan.needed {
+        if let SourceRef::Stage(index) = reference
+            && let Some(parent) = plan.stages.list[*index].parent
+        {
+            *children.entry(parent).or_default() += 1;
+        }
+    }
+    children
 }
 
 /// A stage that is needed before it stands in the file, or that failed.

@@ -15,7 +15,7 @@ pub(super) fn env(
 ) -> Result<(), InstructionError> {
     let pairs = expand_pairs(emitter, state, pairs)?;
     for (name, value) in &pairs {
-        state.scope.set(name.clone(), value.clone());
+        state.scope.set(name, value.clone());
         state.image.set_env(name, value);
     }
     state.record(created_by("ENV", &pairs));
@@ -51,13 +51,13 @@ pub(super) fn arg(
             (None, None) => emitter.plan.globals.value(name).map(str::to_owned),
         };
         if let Some(value) = value.as_ref().filter(|_| is_environment(name)) {
-            state.scope.set(name.clone(), value.clone());
+            state.scope.set(name, value.clone());
         }
         words.push(match &value {
             Some(value) => format!("{name}={value}"),
             None => name.clone(),
         });
-        state.args.push((name.clone(), value.unwrap_or_default()));
+        state.args.declare(name, value.unwrap_or_default());
     }
     state.record(format!("ARG {}", words.join(" ")));
     Ok(())

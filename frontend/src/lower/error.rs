@@ -1,6 +1,6 @@
 //! What can be wrong with an instruction once its stage and variables are known.
 
-use crate::expand::ExpandError;
+use crate::expand::{Exhausted, ExpandError};
 use crate::reference::{DigestError, ReferenceError};
 use crate::source::{Diagnostic, LineRange, Suggestion, did_you_mean};
 
@@ -16,6 +16,8 @@ use super::strict::StrictError;
 pub(super) enum InstructionError {
     #[error(transparent)]
     Expand(#[from] ExpandError),
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error(transparent)]

@@ -13,6 +13,9 @@ use super::expose::parse_ports;
 use super::signal::is_signal;
 use super::state::StageState;
 
+/// What an exposed port takes, about.
+const PORT_BYTES: usize = 64;
+
 /// The shell unless SHELL says otherwise.
 const DEFAULT_SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
@@ -94,6 +97,8 @@ pub(super) fn expose(
     for word in written {
         for port in emitter.lexer.expand_words(word, &state.scope)?.words {
             ports.extend(parse_ports(&port)?);
+            state.scope.charge(ports.len() * PORT_BYTES);
+            state.scope.check_allowance()?;
         }
     }
     let exposed = state.image.config.exposed_ports.get_or_insert_default();

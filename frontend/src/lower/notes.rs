@@ -58,9 +58,7 @@ fn note_args(emitter: &Emitter<'_>, state: &mut StageState, step: Step<'_>) {
     let InstructionKind::Arg(names) = &instruction.kind else {
         return;
     };
-    // Lowering has put their values at the end, in this order.
-    let values = &state.args[state.args.len().saturating_sub(names.len())..];
-    for (declaration, (_, value)) in names.iter().zip(values) {
+    for declaration in names {
         let name = &declaration.name.value;
         let is_given = emitter.options.build_args.contains_key(name);
         let is_global = declaration.default.is_none() && !is_given;
@@ -70,7 +68,7 @@ fn note_args(emitter: &Emitter<'_>, state: &mut StageState, step: Step<'_>) {
             Arg::Own(Parameter {
                 name: name.clone(),
                 description: description(&instruction.comments, name),
-                value: value.clone(),
+                value: state.args.value(name).to_owned(),
                 lines: step.lines(),
             })
         };

@@ -17,6 +17,9 @@ use super::from::{Base, Bases, parse_reference};
 use super::link;
 use super::stage::{Command, SourceRef, Stages};
 
+/// What an instruction takes beside its text, about.
+const TRIGGER_BYTES: usize = 512;
+
 /// What must be built.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
@@ -142,6 +145,9 @@ impl<'a> Plan<'a> {
                 Ok(needs_more) => may_need_more |= needs_more,
                 Err(error) => errors.push(error),
             }
+            if self.globals.check_allowance().is_err() {
+                break;
+            }
         }
         if errors.is_empty() {
             return Ok(may_need_more);
@@ -153,6 +159,10 @@ impl<'a> Plan<'a> {
         let lines = self.stages.list[index].lines;
         let mut commands = Vec::new();
         for text in texts {
+            self.globals.charge(text.len() + TRIGGER_BYTES);
+            self.globals
+                .check_allowance()
+                .map_err(|error| diagnostic(&error, Some(lines)))?;
             let instruction = crate::parse::parse_trigger(&text).map_err(|error| Diagnostic {
                 lines: Some(lines),
                 ..error

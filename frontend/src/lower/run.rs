@@ -1,5 +1,8 @@
 //! RUN: the command, its environment and what is mounted.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use crate::ast::{self, CommandLine, Heredoc, RunNetwork, RunSecurity};
 use crate::expand::Scope;
 use crate::graph::{
@@ -20,16 +23,16 @@ const SCRIPTS: &str = "/dev/pipes/";
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     vertices: Vec<VertexId>,
+    known: BTreeMap<VertexId, InputIndex>,
 }
 
 impl Inputs {
     /// Adds an input.
     pub(super) fn add(&mut self, vertex: VertexId) -> InputIndex {
-        let known = self.vertices.iter().position(|known| *known == vertex);
-        InputIndex(known.unwrap_or_else(|| {
+        *self.known.entry(vertex).or_insert_with(|| {
             self.vertices.push(vertex);
-            self.vertices.len() - 1
-        }))
+            InputIndex(self.vertices.len() - 1)
+        })
     }
 
     /// All inputs.
@@ -53,6 +56,7 @@ pub(super) fn lower(
     step: Step<'_>,
     run: &ast::Run,
 ) -> Result<(), InstructionError> {
+    state.scope.charge(state.scope.size());
     let mut inputs = Inputs::default();
     let root = state.root.map(|root| inputs.add(root));
     let script = script(emitter, state, step, run, &mut inputs)?;
@@ -220,22 +224,14 @@ fn summarise(script: &str) -> String {
 
 /// `created_by`: the declared ARGs with their present values, then the command.
 fn history(state: &StageState, args: &[String]) -> String {
-    let mut declared: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in &state.args {
-        let value = state.scope.value(name).unwrap_or(value);
-        match declared.iter_mut().find(|(known, _)| known == name) {
-            Some(known) => known.1 = value,
-            None => declared.push((name, value)),
-        }
-    }
+    let declared = state.args.names();
     let mut words = vec!["RUN".to_owned()];
     if !declared.is_empty() {
         words.push(format!("|{}", declared.len()));
-        words.extend(
-            declared
-                .iter()
-                .map(|(name, value)| format!("{name}={value}")),
-        );
+        words.extend(declared.iter().map(|name| {
+            let value = state.scope.value(name);
+            format!("{name}={}", value.unwrap_or(state.args.value(name)))
+        }));
     }
     words.extend_from_slice(args);
     format!("{} # buildkit", words.join(" "))
@@ -244,7 +240,10 @@ fn history(state: &StageState, args: &[String]) -> String {
 /// The variables of the step; the first ssh mount is named in SSH_AUTH_SOCK unless that is set.
 fn environment(scope: &Scope, mounts: &[ExecMount]) -> Vec<(String, String)> {
     const SOCKET: &str = "SSH_AUTH_SOCK";
-    let mut env = scope.entries().to_vec();
+    let entries = scope.entries();
+    let mut env: Vec<_> = entries
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
     let is_ssh = |mount: &&ExecMount| matches!(mount.kind, MountKind::Ssh { .. });
     if let Some(mount) = mounts.iter().find(is_ssh)
         && scope.value(SOCKET).is_none()
@@ -255,11 +254,11 @@ fn environment(scope: &Scope, mounts: &[ExecMount]) -> Vec<(String, String)> {
 }
 
 /// Variables that a secret will be in are shown as stars.
-fn mask_secrets(scope: &Scope, mounts: &[ExecMount]) -> Scope {
-    let mut masked = scope.clone();
+fn mask_secrets<'s>(scope: &'s Scope, mounts: &[ExecMount]) -> Cow<'s, Scope> {
+    let mut masked = Cow::Borrowed(scope);
     for mount in mounts {
         if let MountKind::Secret { env: Some(env), .. } = &mount.kind {
-            masked.set(env.clone(), "****");
+            masked.to_mut().set(env, "****");
         }
     }
     masked
@@ -296,7 +295,7 @@ mod tests {
     fn history_lists_args_once_with_present_values() {
         let mut state = StageState::default();
         for (name, value) in [("Z", "1"), ("A", "2"), ("Z", "3"), ("N", "")] {
-            state.args.push((name.into(), value.into()));
+            state.args.declare(name, value.to_owned());
         }
         state.scope.set("Z", "3");
         state.scope.set("A", "env");

@@ -324,8 +324,7 @@ fn parse_platform(
 
 /// The variable that was meant by the first that is not set.
 fn suggest_argument(lexer: Lexer, word: &str, globals: &Scope) -> Suggestion {
-    let known = || globals.entries().iter().map(|(name, _)| name.as_str());
     let missing = watch(lexer, word, globals).missing.into_iter();
-    let mut meant = missing.map(|name| suggest(&name, known()));
+    let mut meant = missing.map(|name| suggest(&name, globals.names()));
     meant.find(|meant| meant.0.is_some()).unwrap_or_default()
 }

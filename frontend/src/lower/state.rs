@@ -1,7 +1,9 @@
 //! What a stage has come to: its file system, environment and image, changed by one instruction after the other.
 
+use std::collections::BTreeMap;
+
 use crate::config::RuntimeConfig;
-use crate::expand::{Lexer, Scope, Variables};
+use crate::expand::{Allowance, Declared, Lexer, Scope, Variables};
 use crate::graph::VertexId;
 use crate::ignore::clean_path;
 use crate::lint::StageMemory;
@@ -11,6 +13,9 @@ use crate::source::LineRange;
 
 use super::from::BaseImage;
 use super::notes::Notes;
+
+/// What each text of a state takes beside its bytes, about.
+const PART_BYTES: usize = 64;
 
 /// PATH if the base has none (features.md 1.7).
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,7 +30,7 @@ pub(super) struct StageState {
     /// ENV and ARG, as steps see them.
     pub(super) scope: Scope,
     /// ARGs declared so far, those of base stages first, with their values at that point.
-    pub(super) args: Vec<(String, String)>,
+    pub(super) args: Declared,
     /// The image.
     pub(super) image: StageImage,
     /// What the build checks remember.
@@ -49,6 +54,8 @@ pub(super) struct StageImage {
     pub(super) author: Option<String>,
     /// History: `created_by`, and the vertex (of the builder) that makes the layer.
     pub(super) history: Vec<(String, Option<VertexId>)>,
+    /// Where each variable stands in `config.env`.
+    places: BTreeMap<String, usize>,
 }
 
 impl StageImage {
@@ -65,48 +72,76 @@ impl StageImage {
             document: Some(base.document),
             config: base.config,
             author: base.author,
-            history: Vec::new(),
+            ..Self::default()
         };
         image.config.on_build = None;
+        for (place, entry) in image.config.env.iter().flatten().enumerate() {
+            let (name, _) = split_entry(entry);
+            image.places.entry(name.to_owned()).or_insert(place);
+        }
         image
     }
 
     /// The environment as pairs.
-    fn environment(&self) -> Vec<(String, String)> {
+    fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
         let entries = self.config.env.iter().flatten();
-        entries
-            .map(|entry| {
-                let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-                (name.to_owned(), value.to_owned())
-            })
-            .collect()
+        entries.map(|entry| split_entry(entry))
     }
 
     /// Sets a variable: a known one keeps its place.
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
         let entry = format!("{name}={value}");
         let env = self.config.env.get_or_insert_default();
-        let known = env
-            .iter_mut()
-            .find(|known| known.split_once('=').map_or(known.as_str(), |(n, _)| n) == name);
-        match known {
+        match self.places.get(name).and_then(|place| env.get_mut(*place)) {
             Some(known) => *known = entry,
-            None => env.push(entry),
+            None => {
+                self.places.insert(name.to_owned(), env.len());
+                env.push(entry);
+            }
         }
     }
 }
 
+/// The name and the value of `K=V`.
+fn split_entry(entry: &str) -> (&str, &str) {
+    entry.split_once('=').unwrap_or((entry, ""))
+}
+
 impl StageState {
-    /// A state to start from, out of a base.
+    /// A state to start from, out of a base; `scope` has no variables yet.
     pub(super) fn new(
         root: Option<VertexId>,
         image: StageImage,
         platform: Option<Platform>,
+        scope: Scope,
     ) -> Self {
         Self {
             root,
             platform,
             image,
+            scope,
+            ..Self::default()
+        }
+    }
+
+    /// About how many bytes a copy of it takes.
+    pub(super) fn size(&self) -> usize {
+        let config = &self.image.config;
+        let history = self.image.history.iter().map(|(text, _)| text.len());
+        let labels = config.labels.iter().flatten();
+        let labels = labels.map(|(name, value)| name.len() + value.len());
+        let names = [&config.exposed_ports, &config.volumes];
+        let names = names.into_iter().flatten().flat_map(|names| names.keys());
+        let parts = history.chain(labels).chain(names.map(String::len));
+        // The environment is there twice.
+        2 * self.scope.size() + parts.map(|size| size + PART_BYTES).sum::<usize>()
+    }
+
+    /// What later stages that do not start from it still need.
+    pub(super) fn remains(&mut self) -> Self {
+        Self {
+            root: self.root,
+            notes: self.notes.clone(),
             ..Self::default()
         }
     }
@@ -117,13 +152,13 @@ impl StageState {
         self.has_own_cmd = false;
         self.memory = self.memory.for_child();
         self.image.config.on_build = None;
-        let environment = self.image.environment();
-        if !environment.iter().any(|(name, _)| name == "PATH") {
+        if !self.image.places.contains_key("PATH") {
             self.image.set_env("PATH", DEFAULT_PATH);
         }
         for (name, value) in self.image.environment() {
             self.scope.set(name, value);
         }
+        self.scope.charge(self.scope.size());
         if !self.image.config.working_dir.is_empty() {
             self.image.config.working_dir = self.resolve_directory("");
         }
@@ -156,12 +191,14 @@ impl StageState {
 
     /// Notes an instruction that adds no layer.
     pub(super) fn record(&mut self, created_by: String) {
+        self.scope.charge(created_by.len());
         self.image.history.push((created_by, None));
     }
 
     /// Notes an instruction whose layer is the new file system.
     pub(super) fn record_layer(&mut self, created_by: String, root: VertexId) {
         self.root = Some(root);
+        self.scope.charge(created_by.len());
         self.image.history.push((created_by, Some(root)));
     }
 }
@@ -220,6 +257,10 @@ impl Variables for Shown<'_> {
             true => format!("${name}"),
             false => value,
         })
+    }
+
+    fn allowance(&self) -> &Allowance {
+        self.0.allowance()
     }
 }
 

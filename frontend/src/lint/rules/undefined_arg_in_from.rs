@@ -32,13 +32,15 @@ fn check(view: &FromView<'_>, report: &mut Report) {
             if globals.declared.contains(name.as_str()) {
                 continue;
             }
-            let set = globals
-                .scope
-                .entries()
-                .iter()
-                .map(|(name, _)| name.as_str());
-            let known = globals.declared.iter().copied().chain(set);
-            let suggestion = Suggestion(did_you_mean(&name, known).map(str::to_owned));
+            let known = || {
+                globals
+                    .declared
+                    .iter()
+                    .copied()
+                    .chain(globals.scope.names())
+            };
+            let meant = report.suggests().then(|| did_you_mean(&name, known()));
+            let suggestion = Suggestion(meant.flatten().map(str::to_owned));
             let detail = format!("FROM argument '{name}' is not declared{suggestion}");
             report.raise(&RULE, view.place, detail);
         }

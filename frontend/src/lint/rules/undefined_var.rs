@@ -1,5 +1,7 @@
 //! Variables without a value where they are expanded.
 
+use std::collections::BTreeSet;
+
 use crate::ast::{Heredoc, InstructionKind, Source};
 use crate::expand::{Lexer, watch};
 use crate::lint::page::Page;
@@ -27,7 +29,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn check(view: &StepView<'_>, report: &mut Report) {
-    let mut declared: Vec<&str> = Vec::new();
+    let mut declared = BTreeSet::new();
     if let InstructionKind::Arg(names) = &view.instruction.kind {
         // Each default sees the names before it; one that a build argument replaces is not looked at.
         for name in names {
@@ -36,7 +38,7 @@ fn check(view: &StepView<'_>, report: &mut Report) {
             {
                 word(view, view.lexer, &default.value, &declared, report);
             }
-            declared.push(&name.name.value);
+            declared.insert(name.name.value.as_str());
         }
         return;
     }
@@ -51,19 +53,25 @@ fn check(view: &StepView<'_>, report: &mut Report) {
     }
 }
 
-fn word(view: &StepView<'_>, lexer: Lexer, word: &str, declared: &[&str], report: &mut Report) {
+fn word(
+    view: &StepView<'_>,
+    lexer: Lexer,
+    word: &str,
+    declared: &BTreeSet<&str>,
+    report: &mut Report,
+) {
     if !word.contains('$') {
         return;
     }
     for name in watch(lexer, word, view.scope).missing {
-        let is_declared = declared.contains(&name.as_str())
-            || view.declared.iter().any(|(known, _)| *known == name);
+        let is_declared = declared.contains(name.as_str()) || view.declared.contains(&name);
         if is_declared || NOT_ENVIRONMENT.contains(&name.as_str()) {
             continue;
         }
-        let known = view.scope.entries().iter().map(|(name, _)| name.as_str());
-        let meant = did_you_mean(&name, known).map(|meant| format!("${meant}"));
-        let suggestion = Suggestion(meant);
+        let meant = report
+            .suggests()
+            .then(|| did_you_mean(&name, view.scope.names()));
+        let suggestion = Suggestion(meant.flatten().map(|meant| format!("${meant}")));
         let detail = format!("Usage of undefined variable '${name}'{suggestion}");
         report.raise(&RULE, view.place(), detail);
     }
