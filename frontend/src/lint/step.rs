@@ -1,5 +1,6 @@
 //! What rules about an instruction see, where its stage stands.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::ast::{Instruction, InstructionKind};
@@ -95,10 +96,12 @@ impl<'a> StepView<'a> {
     }
 
     /// A word expanded; as written if that fails, which lowering reports.
-    pub(super) fn expand(&self, word: &str) -> String {
-        self.lexer
-            .expand(word, self.scope)
-            .unwrap_or_else(|_unexpandable| word.to_owned())
+    pub(super) fn expand<'w>(&self, word: &'w str) -> Cow<'w, str> {
+        if self.lexer.is_plain(word) {
+            return Cow::Borrowed(word);
+        }
+        let expanded = self.lexer.expand(word, self.scope);
+        expanded.map_or(Cow::Borrowed(word), Cow::Owned)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Secrets in ARG and ENV, by their names.
 
+use std::borrow::Cow;
+
 use crate::ast::InstructionKind;
 use crate::gofmt::quote;
 use crate::lint::page::Page;
@@ -42,9 +44,9 @@ const SECRET: [&str; 10] = [
 const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
 fn check(view: &StepView<'_>, report: &mut Report) {
-    let (keyword, names): (_, Vec<String>) = match &view.instruction.kind {
+    let (keyword, names): (_, Vec<Cow<'_, str>>) = match &view.instruction.kind {
         InstructionKind::Arg(names) => {
-            let names = names.iter().map(|name| name.name.value.clone());
+            let names = names.iter().map(|name| name.name.value.as_str().into());
             ("ARG", names.collect())
         }
         InstructionKind::Env(pairs) => {
@@ -80,8 +82,10 @@ fn check(view: &StepView<'_>, report: &mut Report) {
 
 /// Whole words count, in any case: `API_TOKEN`, not `TOKENS`.
 fn tells_of_secret(name: &str) -> bool {
-    let name = name.to_lowercase();
-    let has = |words: &[&str]| name.split('_').any(|word| words.contains(&word));
+    let has = |words: &[&str]| {
+        let mut parts = name.split('_');
+        parts.any(|part| words.iter().any(|word| word.eq_ignore_ascii_case(part)))
+    };
     has(&SECRET) && !has(&HARMLESS)
 }
 
