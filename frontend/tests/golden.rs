@@ -1,7 +1,8 @@
 //! Golden tests: a Dockerfile, the flags of its build, and the graph, image and errors that come of it.
 //!
-//! Each folder of `testdata/dockerfiles` has a `Dockerfile`, perhaps `args` (a flag and its value a line), and either
-//! `graph.txt` or `error.txt`. `UPDATE_GOLDEN=1 cargo test -p frontend --test golden` writes the latter two anew.
+//! Each folder of `testdata/dockerfiles` and of `testdata/corpus` has a `Dockerfile`, perhaps `args` (a flag and its value
+//! a line), and either `graph.txt` or `error.txt`. `UPDATE_GOLDEN=1 cargo test -p frontend --test golden` writes the
+//! latter two anew.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +23,7 @@ use frontend::lower::{
 use frontend::platform::Platform;
 use frontend::source::{Diagnostic, SourceFile};
 
-/// A registry with four images. Any platform will do.
+/// A registry with four images of its own and those of the corpus. Any platform will do.
 struct Registry;
 
 impl ImageResolver for Registry {
@@ -39,24 +40,38 @@ impl ImageResolver for Registry {
             ),
         };
         let config = match name.as_str() {
-            "docker.io/library/busybox:latest" => include_str!("images/busybox.json"),
-            "docker.io/library/trigger:latest" => include_str!("images/trigger.json"),
-            "docker.io/library/empty:latest" => include_str!("images/empty.json"),
-            name if name.contains("layout") => include_str!("images/busybox.json"),
-            _ => {
-                return Err(ResolveError {
-                    message: format!("failed to resolve source metadata for {name}: not found"),
-                    hint: None,
-                });
-            }
+            "docker.io/library/busybox:latest" => include_str!("images/busybox.json").to_owned(),
+            "docker.io/library/trigger:latest" => include_str!("images/trigger.json").to_owned(),
+            "docker.io/library/empty:latest" => include_str!("images/empty.json").to_owned(),
+            name if name.contains("layout") => include_str!("images/busybox.json").to_owned(),
+            name => stand_in(name).ok_or_else(|| ResolveError {
+                message: format!("failed to resolve source metadata for {name}: not found"),
+                hint: None,
+            })?,
         };
         Ok(ResolvedImage {
             reference: name,
             manifest: "sha256:0123".to_owned(),
-            config: config.as_bytes().to_vec(),
+            config: config.into_bytes(),
             source,
         })
     }
+}
+
+/// The config of a base of the corpus.
+fn stand_in(name: &str) -> Option<String> {
+    let images = include_str!("../../testdata/stand-ins/images.json");
+    let images: serde_json::Value = serde_json::from_str(images).unwrap();
+    let familiar = name.strip_prefix("docker.io/").unwrap_or(name);
+    let familiar = familiar.strip_prefix("library/").unwrap_or(familiar);
+    let familiar = familiar.strip_suffix(":latest").unwrap_or(familiar);
+    let config = images.get(familiar)?;
+    let rootfs = serde_json::json!({"type": "layers", "diff_ids": ["sha256:cc"]});
+    let image = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": config, "rootfs": rootfs,
+        "history": [{"created_by": "stand-in"}],
+    });
+    Some(image.to_string())
 }
 
 fn options(args: &str) -> LowerOptions {
@@ -107,6 +122,8 @@ fn options(args: &str) -> LowerOptions {
             }),
             "strict" => options.strictness = Strictness::Strict,
             "allow" => drop(options.entitlements.insert(value)),
+            // Only the builders need it.
+            "secret" => {}
             other => panic!("unknown flag {other}"),
         }
     }
@@ -182,8 +199,10 @@ fn is_update() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }
 
-fn cases() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/dockerfiles");
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../testdata")
+        .join(folder);
     let mut cases: Vec<PathBuf> = fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -195,8 +214,17 @@ fn cases() -> Vec<PathBuf> {
 
 #[test]
 fn dockerfiles_lower_to_what_is_recorded() {
-    let cases = cases();
-    assert!(cases.len() >= 25, "only {} cases found", cases.len());
+    lower_to_what_is_recorded("dockerfiles", 25);
+}
+
+#[test]
+fn the_corpus_lowers_to_what_is_recorded() {
+    lower_to_what_is_recorded("corpus", 60);
+}
+
+fn lower_to_what_is_recorded(folder: &str, least: usize) {
+    let cases = cases(folder);
+    assert!(cases.len() >= least, "only {} cases found", cases.len());
     let mut differing = Vec::new();
     for case in cases {
         let text = fs::read(case.join("Dockerfile")).unwrap();

@@ -1,0 +1,2 @@
+#!/bin/bash
+mariadb -e 'select 1'

@@ -1,0 +1,5 @@
+def project do
+  [
+    app: :hello,
+  ]
+end
