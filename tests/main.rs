@@ -21,6 +21,7 @@ mod checks;
 mod concurrency;
 mod contexts;
 mod copy_model;
+mod corpus;
 mod destinations;
 mod disk;
 mod doctor;

@@ -29,6 +29,11 @@ pub(crate) struct File {
     pub(crate) mtime: u64,
     pub(crate) content: Vec<u8>,
     pub(crate) link: Option<String>,
+    /// Major and minor number.
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: BTreeMap<String, Vec<u8>>,
+    /// The first path of its hard links, if there are several.
+    pub(crate) linked: Option<String>,
 }
 
 /// `sha256:…` of some bytes.
@@ -42,15 +47,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 impl Image {
     /// Reads an OCI archive of one image; digests and sizes of every blob and all diff ids must be right.
     pub(crate) fn read(path: &Path) -> Self {
-        let mut archive = tar::Archive::new(std::fs::File::open(path).unwrap());
-        let mut files = BTreeMap::new();
-        for entry in archive.entries().unwrap() {
-            let mut entry = entry.unwrap();
-            let name = entry.path().unwrap().to_str().unwrap().to_owned();
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
-            files.insert(name, bytes);
-        }
+        let files = members(path);
         let blob = |descriptor: &Value| {
             let digest = descriptor["digest"].as_str().unwrap();
             let bytes = files[&format!("blobs/{}", digest.replace(':', "/"))].clone();
@@ -81,6 +78,26 @@ impl Image {
         }
     }
 
+    /// Reads an archive that `docker save` wrote.
+    pub(crate) fn read_docker(path: &Path) -> Self {
+        let files = members(path);
+        let manifest: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+        let manifest = manifest[0].clone();
+        let file = |name: &Value| files[name.as_str().unwrap()].clone();
+        let config = file(&manifest["Config"]);
+        Self {
+            digest: sha256(&config),
+            config: serde_json::from_slice(&config).unwrap(),
+            layers: manifest["Layers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(file)
+                .collect(),
+            manifest,
+        }
+    }
+
     /// Digests of the uncompressed layers.
     pub(crate) fn diff_ids(&self) -> Vec<String> {
         let ids = self.config["rootfs"]["diff_ids"].as_array().unwrap();
@@ -91,11 +108,11 @@ impl Image {
 
     /// The flattened file system, paths without leading slash.
     pub(crate) fn files(&self) -> BTreeMap<String, File> {
-        let mut tree = BTreeMap::new();
+        let mut tree = Tree::default();
         for layer in &self.layers {
-            apply(&mut tree, layer);
+            tree.apply(layer);
         }
-        tree
+        tree.finish()
     }
 
     /// A regular file's content as text.
@@ -117,48 +134,119 @@ impl Image {
     }
 }
 
-fn apply(tree: &mut BTreeMap<String, File>, layer: &[u8]) {
-    for entry in tar::Archive::new(layer).entries().unwrap() {
+/// The members of an archive.
+fn members(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut archive = tar::Archive::new(std::fs::File::open(path).unwrap());
+    let mut files = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
         let mut entry = entry.unwrap();
-        let path = entry
-            .path()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .trim_end_matches('/')
-            .to_owned();
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
-        if let Some(hidden) = name.strip_prefix(".wh.") {
-            let hidden = if parent.is_empty() {
-                hidden.to_owned()
-            } else {
-                format!("{parent}/{hidden}")
+        let name = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        files.insert(name, bytes);
+    }
+    files
+}
+
+/// Layers laid over each other: what each path is, and the number of its inode.
+#[derive(Default)]
+struct Tree {
+    files: BTreeMap<String, (u64, File)>,
+    inodes: u64,
+}
+
+impl Tree {
+    fn apply(&mut self, layer: &[u8]) {
+        // A whiteout hides what lower layers have, wherever it stands among the members.
+        for entry in tar::Archive::new(layer).entries().unwrap() {
+            let path = path(&entry.unwrap());
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            let Some(hidden) = name.strip_prefix(".wh.") else {
+                continue;
             };
-            tree.retain(|path, _| *path != hidden && !path.starts_with(&format!("{hidden}/")));
-            continue;
+            if hidden == ".wh..opq" {
+                self.remove_below(parent);
+            } else {
+                let hidden = format!("{parent}/{hidden}");
+                let hidden = hidden.trim_start_matches('/');
+                self.files.remove(hidden);
+                self.remove_below(hidden);
+            }
         }
-        let mut content = Vec::new();
-        entry.read_to_end(&mut content).unwrap();
+        for entry in tar::Archive::new(layer).entries().unwrap() {
+            self.add(&mut entry.unwrap());
+        }
+    }
+
+    fn remove_below(&mut self, dir: &str) {
+        let prefix = format!("{dir}/");
+        self.files.retain(|path, _| !path.starts_with(&prefix));
+    }
+
+    fn add<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) {
+        let path = path(entry);
+        if path.rsplit('/').next().unwrap().starts_with(".wh.") {
+            return;
+        }
         let link = entry
             .link_name()
             .unwrap()
             .map(|link| link.to_str().unwrap().to_owned());
-        let header = entry.header();
-        let file = match (header.entry_type(), &link) {
-            (tar::EntryType::Link, Some(target)) => tree[target].clone(),
-            (kind, _) => File {
-                kind,
-                mode: header.mode().unwrap(),
-                uid: header.uid().unwrap(),
-                gid: header.gid().unwrap(),
-                mtime: header.mtime().unwrap(),
-                content,
-                link,
-            },
+        let kind = entry.header().entry_type();
+        let file = match &link {
+            Some(target) if kind == tar::EntryType::Link => self.files[target].clone(),
+            _ => {
+                self.inodes += 1;
+                (self.inodes, read_file(entry, link))
+            }
         };
-        if file.kind != tar::EntryType::Directory {
-            tree.retain(|below, _| !below.starts_with(&format!("{path}/")));
+        if kind != tar::EntryType::Directory {
+            self.remove_below(&path);
         }
-        tree.insert(path, file);
+        self.files.insert(path, file);
+    }
+
+    fn finish(self) -> BTreeMap<String, File> {
+        let mut paths: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for (path, (inode, _)) in &self.files {
+            paths.entry(*inode).or_default().push(path.clone());
+        }
+        let files = self.files.into_iter().map(|(path, (inode, file))| {
+            let group = &paths[&inode];
+            let linked = (group.len() > 1).then(|| group[0].clone());
+            (path, File { linked, ..file })
+        });
+        files.collect()
+    }
+}
+
+fn path<R: Read>(entry: &tar::Entry<'_, R>) -> String {
+    let path = entry.path().unwrap().to_str().unwrap().to_owned();
+    path.trim_end_matches('/').to_owned()
+}
+
+fn read_file<R: Read>(entry: &mut tar::Entry<'_, R>, link: Option<String>) -> File {
+    let mut xattrs = BTreeMap::new();
+    for extension in entry.pax_extensions().unwrap().into_iter().flatten() {
+        let extension = extension.unwrap();
+        if let Some(name) = extension.key().unwrap().strip_prefix("SCHILY.xattr.") {
+            xattrs.insert(name.to_owned(), extension.value_bytes().to_owned());
+        }
+    }
+    let mut content = Vec::new();
+    entry.read_to_end(&mut content).unwrap();
+    let header = entry.header();
+    let number = |number: std::io::Result<Option<u32>>| number.unwrap_or_default().unwrap_or(0);
+    File {
+        kind: header.entry_type(),
+        mode: header.mode().unwrap(),
+        uid: header.uid().unwrap(),
+        gid: header.gid().unwrap(),
+        mtime: header.mtime().unwrap(),
+        content,
+        link,
+        device: (number(header.device_major()), number(header.device_minor())),
+        xattrs,
+        linked: None,
     }
 }

@@ -20,26 +20,67 @@ pub(crate) fn config() -> Value {
 
 /// Writes an image of these tars, bottom first, as a layout with the tag `latest`.
 pub(crate) fn write(layout: &Path, tars: &[&Path], config: &Value) {
+    write_all(layout, tars, &[("latest".to_owned(), config.clone())]);
+}
+
+/// Writes images of the same tars with different tags and configs as one layout.
+pub(crate) fn write_all(layout: &Path, tars: &[&Path], images: &[(String, Value)]) {
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     let (layers, diff_ids): (Vec<Value>, Vec<String>) = tars
         .iter()
         .map(|tar| put_layer(layout, &mut fs::File::open(tar).unwrap()))
         .unzip();
-    let mut config = config.clone();
-    config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let config = put(layout, "application/vnd.oci.image.config.v1+json", &config);
-    let manifest =
-        json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
-    let mut entry = put(layout, media_type, &manifest);
-    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
-    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    let mut manifests = Vec::new();
+    for (tag, config) in images {
+        let mut config = config.clone();
+        config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let config = put(layout, "application/vnd.oci.image.config.v1+json", &config);
+        let manifest = json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers});
+        let mut entry = put(layout, media_type, &manifest);
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": tag});
+        manifests.push(entry);
+    }
+    let index = json!({"schemaVersion": 2, "manifests": manifests});
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
     fs::write(
         layout.join("oci-layout"),
         r#"{"imageLayoutVersion":"1.0.0"}"#,
     )
     .unwrap();
+}
+
+/// Writes images of the same tars with different names and configs as an archive for `docker load`.
+pub(crate) fn write_docker(archive: &Path, tars: &[&Path], images: &[(String, Value)]) {
+    let mut out = tar::Builder::new(fs::File::create(archive).unwrap());
+    let mut diff_ids = Vec::new();
+    let mut layers = Vec::new();
+    for (number, tar) in tars.iter().enumerate() {
+        diff_ids.push(super::image::sha256(&fs::read(tar).unwrap()));
+        layers.push(format!("{number}/layer.tar"));
+        out.append_path_with_name(tar, &layers[number]).unwrap();
+    }
+    let mut manifest = Vec::new();
+    for (number, (name, config)) in images.iter().enumerate() {
+        let mut config = config.clone();
+        config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
+        let file = format!("{number}.json");
+        append(&mut out, &file, config.to_string().as_bytes());
+        manifest.push(json!({"Config": file, "RepoTags": [name], "Layers": layers}));
+    }
+    append(
+        &mut out,
+        "manifest.json",
+        Value::from(manifest).to_string().as_bytes(),
+    );
+    out.finish().unwrap();
+}
+
+fn append(out: &mut tar::Builder<fs::File>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    out.append_data(&mut header, name, bytes).unwrap();
 }
 
 /// Writes a JSON document as a blob and gives its descriptor.

@@ -9,6 +9,7 @@ pub(crate) mod layout;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod registry;
+pub(crate) mod stand_ins;
 pub(crate) mod store;
 pub(crate) mod tools;
 pub(crate) mod tree;
@@ -163,12 +164,28 @@ impl Place {
         place
     }
 
-    /// Copies a project into the context.
+    /// Copies a project into the context, its symbolic links and executable files as such.
     pub(crate) fn copies(&self, project: &Path) -> &Self {
+        self.copies_to("", project)
+    }
+
+    fn copies_to(&self, below: &str, project: &Path) -> &Self {
         for entry in std::fs::read_dir(project).unwrap() {
             let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            self.file(&name, std::fs::read(entry.path()).unwrap());
+            let name = format!("{below}{}", entry.file_name().to_str().unwrap());
+            let (kind, from) = (entry.file_type().unwrap(), entry.path());
+            let to = self.context().join(&name);
+            if kind.is_dir() {
+                std::fs::create_dir_all(to).unwrap();
+                self.copies_to(&format!("{name}/"), &from);
+            } else if kind.is_symlink() {
+                std::os::unix::fs::symlink(std::fs::read_link(from).unwrap(), to).unwrap();
+            } else {
+                self.file(&name, std::fs::read(&from).unwrap());
+                let mode = entry.metadata().unwrap().permissions().mode();
+                let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
+                std::fs::set_permissions(to, PermissionsExt::from_mode(mode)).unwrap();
+            }
         }
         self
     }
