@@ -225,7 +225,7 @@ const CAUSES: [Cause; 64] = [
     Cause {
         change: |p| edit(p, "ENV MODE=a LEVEL=1\n", ""),
         flags: &[],
-        line: ": ENV MODE is gone\n",
+        line: ": ENV MODE is gone; ENV LEVEL is gone\n",
     },
     Cause {
         change: |p| edit(p, "RUN echo install", "RUN echo Install"),
@@ -327,9 +327,9 @@ const CAUSES: [Cause; 64] = [
         line: "RUN id: SHELL: /bin/sh -c → /bin/sh -ec\n",
     },
     Cause {
-        change: |p| edit(p, "RUN id", "RUN  id"),
+        change: |p| edit(p, "RUN id", "RUN id -u"),
         flags: &[],
-        line: "RUN  id: the command changed\n",
+        line: "RUN id -u: the command changed\n",
     },
     Cause {
         change: |p| edit(p, "RUN id", "RUN --mount=type=tmpfs,target=/x id"),
@@ -441,7 +441,7 @@ const CAUSES: [Cause; 64] = [
             );
         },
         flags: &[],
-        line: "RUN id: it comes after COPY --from=other o /o now, and came after COPY --from=made /lib-made /from-made (COPY --from=made",
+        line: "RUN id: it comes after RUN --mount=type=secret",
     },
     Cause {
         change: |p| edit(p, "ADD list.txt /list\n", ""),

@@ -14,6 +14,9 @@ use super::miss::{self, Differences};
 use super::steps::Steps;
 use crate::progress::event::Event;
 
+/// What is said of a copy of the same files in the same way.
+const OTHER_GROUND: &str = "what it is copied onto, or its result in the store, is not what it was";
+
 /// How many runs of a step are remembered to be compared with.
 const COMPARED: usize = 4;
 
@@ -166,7 +169,9 @@ impl Steps {
         parts: &Parts,
     ) -> Result<(), StepError> {
         let cause = self.cause_of_miss(id, key, parts)?;
-        self.keep_cause(id, cause);
+        if cause.text != OTHER_GROUND {
+            self.keep_cause(id, cause);
+        }
         Ok(())
     }
 
@@ -231,19 +236,14 @@ impl Steps {
         let own = |text: String| Cause { text, step: None };
         match (found.line(), found.has_other_base) {
             (Some(line), _) => own(line),
-            (None, true) => below().unwrap_or_else(|| {
-                own(match &found.moved {
-                    Some((before, now)) => {
+            (None, has_other_base) => below().unwrap_or_else(|| {
+                own(match (&found.moved, has_other_base) {
+                    (Some((before, now)), _) => {
                         format!("it comes after {now} now, and came after {before}")
                     }
-                    None => "an earlier step has another result".to_owned(),
+                    (None, true) => "an earlier step has another result".to_owned(),
+                    (None, false) => OTHER_GROUND.to_owned(),
                 })
-            }),
-            (None, false) => below().unwrap_or_else(|| {
-                own(
-                    "what it is copied onto, or its result in the store, is not what it was"
-                        .to_owned(),
-                )
             }),
         }
     }

@@ -276,7 +276,10 @@ fn change_of(path: &str, before: &str, now: &str) -> String {
     now.truncate(4);
     if before == now {
         return match links {
-            (_, Some(first)) => format!("{path} is a hard link of {first} now"),
+            (_, Some(first)) => {
+                let first = first.trim_start_matches('/');
+                format!("{path} is a hard link of {first} now")
+            }
             (_, None) => format!("{path} is no hard link any more"),
         };
     }

@@ -550,7 +550,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let paths = StatePaths::new(dir.path());
             let keys = Keys::new(&paths);
-            for n in 0..300 {
+            // Enough to be folded from the log into the database.
+            for n in 0..600 {
                 keys.record(&key(n), &record("a", 10)).unwrap();
             }
             drop(keys);
