@@ -11,7 +11,11 @@ use crate::support::{Outcome, Place, finish, image::Image};
 const POOL: [&str; 6] = ["a", "b", "c", "d.x", "e", "f.x"];
 
 /// The seed of the numbers of a test.
-#[expect(clippy::disallowed_methods, reason = "who replays a failure sets it")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "who replays a failure sees and sets it"
+)]
 fn seed() -> u64 {
     let seed = std::env::var("RANDOM_SEED").map_or(20_261_122, |text| text.parse().unwrap());
     eprintln!("RANDOM_SEED={seed}");

@@ -161,6 +161,7 @@ fn assert_unharmed(place: &Place, why: &str) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn what_cannot_be_is_an_error_that_names_it() {
     let long = b"a/".repeat(50_000);
     let deep = b"d/".repeat(2_040);
@@ -218,7 +219,7 @@ fn what_cannot_be_is_an_error_that_names_it() {
         (vec![member(b'3', b"null", b"")], "device 0/0", "device 0/0"),
         (
             vec![edited(b'3', |header| {
-                header[329..336].copy_from_slice(b"7777777")
+                header[329..336].copy_from_slice(b"7777777");
             })],
             "out of range",
             "out of range",
