@@ -1,4 +1,5 @@
-//! `RUN --mount=type=ssh`: a real agent of OpenSSH, raw sockets, and what is refused.
+//! `RUN --mount=type=ssh` and repositories over ssh: a real agent and a real server of OpenSSH, raw sockets, and what is
+//! refused.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Place, program};
+use crate::support::git::Repository;
+use crate::support::{Place, program, wait_until};
 
 /// An agent with one key.
 struct SshAgent {
@@ -196,4 +198,111 @@ fn what_is_missing_is_named() {
         .failure(2)
         .says("not supported yet: --ssh with a key file")
         .says("ssh-add");
+}
+
+/// A server on a loopback port that lets in who has the agent's key; stopped when dropped.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(dir: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        let mut server = Self {
+            process: Self::run(dir, port),
+            port,
+        };
+        server.wait();
+        server
+    }
+
+    /// The process, with a new key of its own.
+    fn run(dir: &Path, port: u16) -> Child {
+        let host_key = dir.join("host-key");
+        drop(fs::remove_file(&host_key));
+        let made = Command::new(program("ssh-keygen", "openssh-client"))
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&host_key)
+            .status();
+        assert!(made.unwrap().success());
+        fs::create_dir_all("/run/sshd").unwrap();
+        let option = |name: &str, value: &Path| format!("-o{name}={}", value.display());
+        Command::new(program("sshd", "openssh-server"))
+            .args([
+                "-D",
+                "-f",
+                "/dev/null",
+                "-oListenAddress=127.0.0.1",
+                "-oPidFile=none",
+            ])
+            .args([
+                "-oUsePAM=no",
+                "-oStrictModes=no",
+                "-oPermitRootLogin=prohibit-password",
+            ])
+            .arg(format!("-oPort={port}"))
+            .arg(option("HostKey", &host_key))
+            .arg(option("AuthorizedKeysFile", &dir.join("key.pub")))
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn wait(&mut self) {
+        let limit = std::time::Duration::from_secs(20);
+        let answers = || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+        assert!(wait_until(limit, answers), "sshd does not start");
+    }
+
+    fn stop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn repositories_come_over_ssh_with_the_key_of_an_agent() {
+    let place = Place::new();
+    let agent = SshAgent::start(&place.path(""));
+    let mut server = Server::start(&place.path(""));
+    let repository = Repository::new(&place.path("work"));
+    repository
+        .file("a", "one\n")
+        .file("Dockerfile", "FROM scratch\nCOPY a /context\n");
+    repository.commit();
+    repository.publish(&place.path("r.git"));
+    let served = place.path("r.git").display().to_string();
+    let url = format!("ssh://root@127.0.0.1:{}{served}#main", server.port);
+    place.file("Dockerfile", format!("FROM scratch\nADD {url} /to/\n"));
+    let with_key = agent.flag("default");
+    place.build(&[]).failure(1).says("Permission denied");
+    assert_eq!(place.image(&[&with_key]).text("to/a"), "one\n");
+
+    repository.file("a", "two\n").commit();
+    repository.publish(&place.path("r.git"));
+    assert_eq!(place.image(&[&with_key]).text("to/a"), "two\n");
+    let tree = place.path("tree");
+    let output = format!("type=local,dest={}", tree.display());
+    let mut command = place.build_command();
+    let command = command.args([&with_key, "--output", &output, &url]);
+    drop(crate::support::finish(command).success());
+    assert_eq!(fs::read_to_string(tree.join("context")).unwrap(), "two\n");
+
+    // Somebody else under the same address.
+    server.stop();
+    server.process = Server::run(&place.path(""), server.port);
+    server.wait();
+    place
+        .build(&[&with_key])
+        .failure(1)
+        .says("Host key verification failed");
 }
