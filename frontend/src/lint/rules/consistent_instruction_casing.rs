@@ -37,6 +37,9 @@ fn check(view: &FileView<'_>, report: &mut Report) {
             upper += 1;
         }
     }
+    if lower.max(upper) == instructions.len() {
+        return;
+    }
     let (is_right, majority): (fn(&str) -> bool, _) = if lower > upper {
         (is_lower, "lowercase")
     } else {

@@ -44,9 +44,12 @@ pub(super) fn ports(view: &StepView<'_>) -> Vec<String> {
     };
     let mut words: Vec<&str> = words.iter().map(|word| word.value.as_str()).collect();
     words.sort_unstable();
-    words
-        .into_iter()
-        .filter_map(|word| view.lexer.expand_words(word, view.scope).ok())
-        .flat_map(|expanded| expanded.words)
-        .collect()
+    let expanded = |word: &str| match view.lexer.is_plain(word) {
+        true => vec![word.to_owned()],
+        false => {
+            let expanded = view.lexer.expand_words(word, view.scope);
+            expanded.map_or_else(|_unexpandable| Vec::new(), |expanded| expanded.words)
+        }
+    };
+    words.into_iter().flat_map(expanded).collect()
 }

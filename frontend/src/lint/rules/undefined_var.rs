@@ -60,7 +60,7 @@ fn word(
     declared: &BTreeSet<&str>,
     report: &mut Report,
 ) {
-    if !word.contains('$') {
+    if asks_only_for(word, |name| view.scope.value(name).is_some()) {
         return;
     }
     for name in watch(lexer, word, view.scope).missing {
@@ -75,6 +75,17 @@ fn word(
         let detail = format!("Usage of undefined variable '${name}'{suggestion}");
         report.raise(&RULE, view.place(), detail);
     }
+}
+
+/// Whether all that follows a `$`, in whatever quotes, is a name that is known: then the word need not be expanded to see
+/// what it asks for, which lowering does anyway.
+fn asks_only_for(word: &str, is_known: impl Fn(&str) -> bool) -> bool {
+    word.split('$').skip(1).all(|rest| {
+        let rest = rest.strip_prefix('{').unwrap_or(rest);
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+        rest.get(..end).is_some_and(&is_known)
+    })
 }
 
 /// The words of an instruction that are expanded; ARG and EXPOSE are special.
