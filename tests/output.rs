@@ -169,6 +169,27 @@ fn the_image_id_and_the_metadata_are_told() {
 }
 
 #[test]
+fn the_image_id_is_that_of_the_exported_image_when_times_are_rewritten() {
+    let place = place(SMALL);
+    let [iidfile, metadata, file] = ["iid", "metadata", "image.tar"].map(|name| place.path(name));
+    place
+        .build(&[
+            "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+            &format!("--iidfile={}", iidfile.display()),
+            &format!("--metadata-file={}", metadata.display()),
+            &format!(
+                "--output=type=oci,rewrite-timestamp=true,dest={}",
+                file.display()
+            ),
+        ])
+        .success();
+    let config = &Image::read(&file).manifest["config"]["digest"];
+    assert_eq!(*config, fs::read_to_string(iidfile).unwrap());
+    let metadata: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(metadata["containerimage.config.digest"], *config);
+}
+
+#[test]
 fn several_outputs_come_from_one_build() {
     let place = place(SMALL);
     let (oci, docker, dir) = (place.path("o.tar"), place.path("d.tar"), place.path("dir"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cache::blob::BlobStore;
 use cache::blob::dir::DirStore;
-use cache::digest::Descriptor;
+use cache::digest::{Descriptor, Digest};
 use cache::tag::{Images, Tag};
 use frontend::lower::Lowered;
 use frontend::reference::Reference;
@@ -48,23 +48,35 @@ pub(super) struct Outputs<'a> {
 impl Outputs<'_> {
     /// Exports the image everywhere it shall go.
     pub(super) async fn export(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
-        let reports = tokio::task::block_in_place(|| self.export_all(specs))?;
-        let metadata =
-            metadata::metadata(&self.build_reference(), Some(&self.image.digest), &reports);
+        let exported = tokio::task::block_in_place(|| self.export_all(specs))?;
+        let id = self.image_id(&exported);
+        let reports: Vec<_> = exported.into_iter().map(|(_, report)| report).collect();
+        let metadata = metadata::metadata(&self.build_reference(), Some(&id), &reports);
         self.steps.flush().map_err(failure::step_environment)?;
         Ok(Outcome {
-            image_id: Some(self.image.digest.to_string()),
+            image_id: Some(id.to_string()),
             metadata: metadata.into_iter().collect(),
         })
     }
 
     fn build_reference(&self) -> String {
         let now = self.engine.clock.now().as_nanos();
-        cache::digest::Digest::of(format!("{now}").as_bytes()).hex()[..25].to_owned()
+        Digest::of(format!("{now}").as_bytes()).hex()[..25].to_owned()
     }
 
-    fn export_all(&self, specs: &[OutputSpec]) -> Result<Vec<ExportReport>, Failure> {
-        let mut reports = Vec::new();
+    /// The digest of the config that was exported: of several outputs that of the first that made a manifest counts, because
+    /// each may have rewritten times in its own way.
+    fn image_id(&self, exported: &[(Digest, ExportReport)]) -> Digest {
+        let with_manifest = exported
+            .iter()
+            .find(|(_, report)| report.manifest.is_some());
+        let counts = with_manifest.or(exported.first());
+        counts.map_or_else(|| self.image.digest.clone(), |(id, _)| id.clone())
+    }
+
+    /// Each output's digest of the config, and what came of it.
+    fn export_all(&self, specs: &[OutputSpec]) -> Result<Vec<(Digest, ExportReport)>, Failure> {
+        let mut exported = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
             if self.engine.interrupt.is_set() {
                 return Err(failure::interrupted());
@@ -80,14 +92,15 @@ impl Outputs<'_> {
                 tree: &tree,
                 output: number,
             };
-            reports.push(self.export_one(spec, &source).map_err(|failure| {
+            let report = self.export_one(spec, &source).map_err(|failure| {
                 match self.engine.interrupt.is_set() {
                     true => failure::interrupted(),
                     false => failure,
                 }
-            })?);
+            })?;
+            exported.push((image.digest.clone(), report));
         }
-        Ok(reports)
+        Ok(exported)
     }
 
     /// The image as an output wants it: with another epoch, or with file times clamped.
