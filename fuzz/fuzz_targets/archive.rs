@@ -52,7 +52,6 @@ fuzz_target!(|data: &[u8]| {
     let ground = Ground {
         base: None,
         base_input: None,
-        epoch: 0,
         room_bytes: 16 << 20,
     };
     let Ok(plan) = plan_on(&selection, &sources, &ground) else {
