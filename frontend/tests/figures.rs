@@ -10,15 +10,13 @@
 )]
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Duration;
 
 use frontend::ast::Dockerfile;
 use frontend::lint::{Checks, Coverage, Levels, Report, check_file};
 use frontend::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
-    lower_checked,
+    ImageName, ImageResolver, LowerOptions, ResolveError, ResolvedImage, lower_checked,
 };
 use frontend::parse::parse;
 use frontend::platform::Platform;
@@ -46,22 +44,7 @@ impl ImageResolver for Nothing {
 }
 
 fn options() -> LowerOptions {
-    LowerOptions {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: Vec::new(),
-        target_platform: Platform::linux("amd64"),
-        build_platform: Platform::linux("amd64"),
-        named_contexts: BTreeMap::new(),
-        no_cache: NoCache::Never,
-        network: None,
-        extra_hosts: Vec::new(),
-        shm_size: None,
-        ulimits: Vec::new(),
-        cgroup_parent: None,
-        entitlements: BTreeSet::new(),
-        strictness: Strictness::Lenient,
-    }
+    LowerOptions::new(Platform::linux("amd64"))
 }
 
 /// The most memory that the process had since [`forget_peak`], in MB.

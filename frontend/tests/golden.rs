@@ -9,7 +9,6 @@
     reason = "a test that cannot go on shows where it stopped"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -75,22 +74,7 @@ fn stand_in(name: &str) -> Option<String> {
 }
 
 fn options(args: &str) -> LowerOptions {
-    let mut options = LowerOptions {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: Vec::new(),
-        target_platform: Platform::linux("amd64"),
-        build_platform: Platform::linux("amd64"),
-        named_contexts: BTreeMap::new(),
-        no_cache: NoCache::Never,
-        network: None,
-        extra_hosts: Vec::new(),
-        shm_size: None,
-        ulimits: Vec::new(),
-        cgroup_parent: None,
-        entitlements: BTreeSet::new(),
-        strictness: Strictness::Lenient,
-    };
+    let mut options = LowerOptions::new(Platform::linux("amd64"));
     for line in args.lines() {
         let (flag, value) = line.split_once(' ').unwrap_or((line, ""));
         let value = value.to_owned();

@@ -2,12 +2,9 @@
 
 #![no_main]
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use frontend::lint::{Checks, Coverage, Levels, Report};
 use frontend::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
-    lower_checked,
+    ImageName, ImageResolver, LowerOptions, ResolveError, ResolvedImage, lower_checked,
 };
 use frontend::parse::parse;
 use frontend::platform::Platform;
@@ -37,22 +34,7 @@ fuzz_target!(|word: &str| {
         let Ok(dockerfile) = parse(&source) else {
             continue;
         };
-        let options = LowerOptions {
-            target: None,
-            build_args: BTreeMap::new(),
-            labels: Vec::new(),
-            target_platform: Platform::linux("amd64"),
-            build_platform: Platform::linux("amd64"),
-            named_contexts: BTreeMap::new(),
-            no_cache: NoCache::Never,
-            network: None,
-            extra_hosts: Vec::new(),
-            shm_size: None,
-            ulimits: Vec::new(),
-            cgroup_parent: None,
-            entitlements: BTreeSet::new(),
-            strictness: Strictness::Lenient,
-        };
+        let options = LowerOptions::new(Platform::linux("amd64"));
         let mut report = Report::new(Levels::default());
         let checks = Checks {
             report: &mut report,

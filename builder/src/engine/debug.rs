@@ -1,11 +1,7 @@
 //! Views of what is made of a Dockerfile, without running anything.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use frontend::graph::ImageSource;
-use frontend::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
-};
+use frontend::lower::{ImageName, ImageResolver, LowerOptions, ResolveError, ResolvedImage};
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
 
@@ -51,22 +47,7 @@ pub(crate) fn show(view: DebugView, source: &SourceFile) -> Result<String, Failu
         DebugView::Parse(ParseFormat::Json) => Ok(frontend::listing::to_json_lines(&parsed)),
         DebugView::Graph(format) => {
             let platform = Platform::linux(std::env::consts::ARCH);
-            let options = LowerOptions {
-                target: None,
-                build_args: BTreeMap::new(),
-                labels: Vec::new(),
-                target_platform: platform.clone(),
-                build_platform: platform,
-                named_contexts: BTreeMap::new(),
-                no_cache: NoCache::Never,
-                network: None,
-                extra_hosts: Vec::new(),
-                shm_size: None,
-                ulimits: Vec::new(),
-                cgroup_parent: None,
-                entitlements: BTreeSet::new(),
-                strictness: Strictness::Lenient,
-            };
+            let options = LowerOptions::new(platform);
             let lowered = frontend::lower::lower(source, &parsed, &options, &NamesOnly)
                 .map_err(Failure::of_dockerfile)?;
             Ok(match format {

@@ -1,14 +1,13 @@
 //! The examples on the pages, and places that the pages do not show.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use super::*;
 use crate::graph::ImageSource;
 use crate::lower::{
-    ImageName, ImageResolver, LowerOptions, NoCache, ResolveError, ResolvedImage, Strictness,
-    lower_checked,
+    ImageName, ImageResolver, LowerOptions, ResolveError, ResolvedImage, lower_checked,
 };
 use crate::platform::Platform;
 
@@ -39,18 +38,7 @@ fn options(target: Option<&str>) -> LowerOptions {
     LowerOptions {
         target: target.map(str::to_owned),
         build_args: BTreeMap::from([("TAG".to_owned(), "latest".to_owned())]),
-        labels: Vec::new(),
-        target_platform: Platform::linux("amd64"),
-        build_platform: Platform::linux("amd64"),
-        named_contexts: BTreeMap::new(),
-        no_cache: NoCache::Never,
-        network: None,
-        extra_hosts: Vec::new(),
-        shm_size: None,
-        ulimits: Vec::new(),
-        cgroup_parent: None,
-        entitlements: BTreeSet::new(),
-        strictness: Strictness::Lenient,
+        ..LowerOptions::new(Platform::linux("amd64"))
     }
 }
 

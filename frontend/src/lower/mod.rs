@@ -83,6 +83,28 @@ pub struct LowerOptions {
     pub strictness: Strictness,
 }
 
+impl LowerOptions {
+    /// What a build without any flag asks for, on and for one platform.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: Vec::new(),
+            target_platform: platform.clone(),
+            build_platform: platform,
+            named_contexts: BTreeMap::new(),
+            no_cache: NoCache::Never,
+            network: None,
+            extra_hosts: Vec::new(),
+            shm_size: None,
+            ulimits: Vec::new(),
+            cgroup_parent: None,
+            entitlements: BTreeSet::new(),
+            strictness: Strictness::Lenient,
+        }
+    }
+}
+
 /// What becomes of what BuildKit passes over in silence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strictness {
