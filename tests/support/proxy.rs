@@ -105,8 +105,8 @@ impl Shared {
                 }
                 Fate::Refused(status) => {
                     io::copy(&mut (&mut requests).take(length(&head)), &mut io::sink())?;
-                    answer(client, status)?;
                     self.note(|seen| seen.answered.push(format!("{line} {status}")));
+                    answer(client, status)?;
                     continue;
                 }
             }
@@ -118,10 +118,13 @@ impl Shared {
             let mut replies = BufReader::new(upstream);
             let reply = self::head(&mut replies)?;
             let status = reply.split(' ').nth(1).unwrap_or_default().to_owned();
+            let mut body = Vec::new();
+            replies.read_to_end(&mut body)?;
+            // Noted first: who has the answer may ask for the notes at once.
+            self.note(|seen| seen.answered.push(format!("{line} {status}")));
             let mut client = client;
             client.write_all(reply.as_bytes())?;
-            io::copy(&mut replies, &mut client)?;
-            self.note(|seen| seen.answered.push(format!("{line} {status}")));
+            client.write_all(&body)?;
             return client.shutdown(Shutdown::Write);
         }
     }
