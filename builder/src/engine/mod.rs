@@ -9,6 +9,7 @@
 //! that interrupts. Nothing here prints or reads the environment.
 
 mod blobs;
+mod build;
 mod checks;
 mod context;
 pub(crate) mod debug;
@@ -23,6 +24,7 @@ pub(crate) mod logs;
 mod outputs;
 mod push;
 mod push_image;
+mod stop;
 pub(crate) mod store;
 mod surroundings;
 pub(crate) mod upkeep;
@@ -31,14 +33,12 @@ mod verified;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use cache::digest::{DiffId, Digest};
+use cache::digest::Digest;
 use cache::durable;
 use cache::key::index::Keys;
 use cache::lease::Lease;
 use cache::root::{RootOptions, StateRoot};
-use frontend::graph::Op;
 use frontend::lower::Lowered;
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
@@ -48,12 +48,7 @@ use crate::cli::PlannedStep;
 use crate::cli::environment::Environment;
 use crate::cli::request::{BuildRequest, Network, PullPolicy};
 use crate::clock::Clock;
-use crate::export::LayerSource;
-use crate::export::registry::Pusher;
 use crate::export::spec::{self, OutputFlags, OutputSpec, Shorthand, StdoutKind};
-use crate::image::Image;
-use crate::image::config::assemble;
-use crate::image::history::{ImageLayer, LayerOrigin};
 use crate::op::image::{KnownImage, Resolver};
 use crate::op::layers::{LayerParts, Layers};
 use crate::op::local::{Contexts, LocalSource};
@@ -65,12 +60,10 @@ use crate::progress::event::Event;
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
 use crate::registry::config::RegistryConfig;
-use crate::solve::scheduler::{self, SolveFailure};
 
-use self::blobs::{Blobs, BlobsParts};
+use self::build::Build;
 use self::checks::Audience;
-use self::early::EarlyPush;
-use self::push::Pushing;
+use self::stop::StopOnInterrupt;
 pub use self::surroundings::Surroundings;
 
 /// What a build has to work with, beside the request.
@@ -371,217 +364,6 @@ struct Ready {
     steps: Arc<Steps>,
     lowered: Lowered,
     begun: Begun,
-}
-
-/// A build whose steps are known.
-struct Build<'a> {
-    engine: &'a Engine,
-    request: &'a BuildRequest,
-    steps: &'a Arc<Steps>,
-    lowered: &'a Lowered,
-    client: &'a Client,
-    /// Ends transfers and compression.
-    stop: &'a CancelFlag,
-}
-
-impl Build<'_> {
-    async fn finish(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
-        let blobs = self.blobs();
-        let pushers = self.pushers(specs, &blobs)?;
-        let early = self.early_push(specs, &pushers);
-        if let Some(watcher) = early.watcher() {
-            self.steps.watch(watcher);
-        }
-        let finished = self.solve_and_export(specs, &blobs, &pushers, &early).await;
-        if finished.is_err() {
-            self.stop.set();
-        }
-        tokio::task::block_in_place(|| early.end());
-        if finished.is_err() {
-            early.cancel();
-        }
-        finished
-    }
-
-    async fn solve_and_export(
-        &self,
-        specs: &[OutputSpec],
-        blobs: &Arc<dyn LayerSource>,
-        pushers: &BTreeMap<usize, Arc<Pusher>>,
-        early: &EarlyPush,
-    ) -> Result<Outcome, Failure> {
-        let solved = match self.lowered.output {
-            Some(goal) => self.solve(goal).await,
-            None => Ok(()),
-        };
-        // What was learnt and made stays, also when the build failed.
-        let kept = self.keep_what_was_learnt();
-        if let Some(path) = self.steps.keys().take_set_aside() {
-            self.engine.events.emit(Event::Warning {
-                vertex: None,
-                message: upkeep::set_aside(&path),
-            });
-        }
-        early.close();
-        solved?;
-        kept?;
-        let image = self.image()?;
-        // Pinned until it has its tags.
-        self.steps
-            .layers()
-            .has_blob(&image.digest)
-            .map_err(failure::step_environment)?;
-        let outputs = outputs::Outputs {
-            engine: self.engine,
-            request: self.request,
-            steps: self.steps,
-            lowered: self.lowered,
-            image: &image,
-            blobs,
-            pushers,
-            early,
-        };
-        outputs.export(specs).await
-    }
-
-    fn blobs(&self) -> Arc<dyn LayerSource> {
-        Arc::new(Blobs::new(BlobsParts {
-            layers: Arc::clone(self.steps.layers()),
-            keys: Arc::clone(self.steps.keys()),
-            paths: self.steps.paths().clone(),
-            clock: self.engine.clock.clone(),
-            threads: self.engine.surroundings.threads,
-            stop: self.stop.clone(),
-        }))
-    }
-
-    fn pushers(
-        &self,
-        specs: &[OutputSpec],
-        blobs: &Arc<dyn LayerSource>,
-    ) -> Result<BTreeMap<usize, Arc<Pusher>>, Failure> {
-        let pushing = Pushing {
-            client: self.client,
-            environment: &self.request.registries.environment,
-            handle: &tokio::runtime::Handle::current(),
-            stop: self.stop,
-            blobs,
-        };
-        pushing.of_outputs(specs, |spec| {
-            outputs::resolved_form(&spec.form, self.lowered)
-        })
-    }
-
-    /// Pushes of layers as the steps make them; others are known only at the end.
-    fn early_push(
-        &self,
-        specs: &[OutputSpec],
-        pushers: &BTreeMap<usize, Arc<Pusher>>,
-    ) -> EarlyPush {
-        let keeps_layers = |number: &usize| {
-            let form = specs.get(*number).and_then(OutputSpec::form);
-            form.is_some_and(|form| outputs::clamps_at(form, self.request).is_none())
-        };
-        let pushers = pushers.iter().filter(|(number, _)| keeps_layers(number));
-        EarlyPush::new(
-            pushers
-                .map(|(n, pusher)| (*n, Arc::clone(pusher)))
-                .collect(),
-            &self.lowered.graph,
-            self.lowered.output,
-            Arc::clone(&self.engine.events),
-        )
-    }
-
-    async fn solve(&self, goal: frontend::graph::VertexId) -> Result<(), Failure> {
-        let nodes = self.steps.nodes();
-        let interrupt = self.engine.interrupt.clone();
-        let solved = scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await;
-        self.steps.sandbox().stop();
-        match solved {
-            Ok(unneeded) => {
-                self.steps.close(&unneeded);
-                Ok(())
-            }
-            Err(SolveFailure::Interrupted) => Err(failure::interrupted()),
-            Err(SolveFailure::Vertex(vertex, error)) => {
-                Err(failure::of_step(self.lowered.graph.vertex(vertex), &error))
-            }
-        }
-    }
-
-    fn keep_what_was_learnt(&self) -> Result<(), Failure> {
-        self.steps
-            .contexts()
-            .save()
-            .map_err(failure::step_environment)?;
-        self.steps.flush().map_err(failure::step_environment)
-    }
-
-    fn image(&self) -> Result<Image, Failure> {
-        let layers = image_layers(self.steps, self.lowered);
-        assemble(&self.lowered.image, &layers, epoch_of(self.request))
-            .map_err(|error| Failure::new(FailureKind::Internal, crate::text::chain(&error)))
-    }
-}
-
-/// A flag that is set when the user gives up, or when the build has failed.
-struct StopOnInterrupt {
-    flag: CancelFlag,
-    forward: tokio::task::JoinHandle<()>,
-}
-
-impl StopOnInterrupt {
-    fn new(interrupt: &CancelFlag) -> Self {
-        let flag = CancelFlag::default();
-        let (interrupt, forwarded) = (interrupt.clone(), flag.clone());
-        let forward = tokio::spawn(async move {
-            interrupt.wait().await;
-            forwarded.set();
-        });
-        Self { flag, forward }
-    }
-}
-
-impl Drop for StopOnInterrupt {
-    fn drop(&mut self) {
-        self.forward.abort();
-    }
-}
-
-/// All layers of the result and where they come from: those that the history's steps made are the topmost ones.
-fn image_layers(steps: &Steps, lowered: &Lowered) -> Vec<ImageLayer> {
-    let done = lowered.output.and_then(|goal| steps.result(goal));
-    let all: Vec<DiffId> = done.map(|done| done.layers.clone()).unwrap_or_default();
-    let added: Vec<_> = lowered
-        .image
-        .history
-        .iter()
-        .filter_map(|entry| entry.vertex)
-        .collect();
-    let base_count = all.len().saturating_sub(added.len());
-    // Without a base image, what lies below is a context that stands in for one.
-    let context = lowered
-        .graph
-        .vertices()
-        .find(|(_, vertex)| matches!(vertex.op, Op::Local(_) | Op::Git(_) | Op::Http(_)));
-    let below = match &lowered.image.base {
-        Some(_) => None,
-        None => context.map(|(id, _)| id),
-    };
-    let layers = all.into_iter().enumerate().map(|(number, diff_id)| {
-        let step = match number.checked_sub(base_count) {
-            Some(number) => added.get(number).copied(),
-            None => below,
-        };
-        let origin = step.map_or(LayerOrigin::Base, |vertex| LayerOrigin::Step {
-            vertex,
-            created: Duration::from_millis(steps.created_ms(vertex)),
-            name: lowered.graph.vertex(vertex).name.clone(),
-        });
-        ImageLayer { diff_id, origin }
-    });
-    layers.collect()
 }
 
 fn parse_outputs(request: &BuildRequest, stdout: StdoutKind) -> Result<Vec<OutputSpec>, Failure> {

@@ -113,7 +113,7 @@ impl Outputs<'_> {
             return Ok(self.image.clone());
         }
         let epoch = form.epoch.or_else(|| super::epoch_of(self.request));
-        let mut layers = super::image_layers(self.steps, self.lowered);
+        let mut layers = super::build::image_layers(self.steps, self.lowered);
         if let Some(epoch) = clamps_at {
             layers = clamp_times(&layers, &**self.blobs, epoch)
                 .map_err(|error| export_failure(&ExportError::Layer(error)))?;

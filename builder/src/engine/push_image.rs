@@ -13,7 +13,8 @@ use frontend::reference::Reference;
 
 use super::blobs::{Blobs, BlobsParts};
 use super::push::Pushing;
-use super::{Engine, StopOnInterrupt, failure, outputs};
+use super::stop::StopOnInterrupt;
+use super::{Engine, failure, outputs};
 use crate::cli::push::PushRequest;
 use crate::export::activity::Activity;
 use crate::export::prepare::Form;

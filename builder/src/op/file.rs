@@ -5,30 +5,27 @@
 //! destination's file system listed too.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use cache::digest::{CacheKey, DiffId, Digest};
 use cache::key::builder::{KeyBuilder, Part, Parts};
-use frontend::graph::{
-    Chmod, CopyAction, ExecMount, FileAction, FileOp, InputIndex, MountKind, Op, Owner, Unpack,
-    VertexId,
-};
+use frontend::graph::{CopyAction, FileAction, FileOp, InputIndex, Op, VertexId};
 use frontend::lower::Strictness;
 
 use super::copy::apply::apply;
-use super::copy::place::{Ground, plan as place, plan_on as place_on};
+use super::copy::place::{Ground, plan_on as place_on};
 use super::copy::plan::CopyPlan;
 use super::copy::select::{Sources, select};
 use super::copy::selection::Selection;
 use super::copy::source::{Destination, SourceTree};
 use super::copy::strict;
 use super::error::StepError;
-use super::exec_key::MountInput;
+use super::file_key::{add_actions, content_key, definition_key, input_of};
+use super::mount_input::whole;
 use super::steps::{Done, Steps};
 
 /// The trees that the inputs of an op are, held.
-type Trees = BTreeMap<InputIndex, Arc<dyn SourceTree>>;
+pub(super) type Trees = BTreeMap<InputIndex, Arc<dyn SourceTree>>;
 
 /// A layer of files whose key is known, and the plan for it if one had to be made.
 pub(super) struct Planned {
@@ -191,104 +188,6 @@ fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, files: &[Part])
     }
 }
 
-/// The key by definition: there is none if a source is a context, which only its content can tell.
-fn definition_key(
-    steps: &Steps,
-    op: &FileOp,
-    inputs: &[VertexId],
-    base: Option<&CacheKey>,
-) -> Option<CacheKey> {
-    let mut key = KeyBuilder::new("file by definition");
-    match base {
-        Some(base) => key.key("base", base),
-        None => key.absent("base"),
-    };
-    add_actions(&mut key, op);
-    for action in &op.actions {
-        match input_of(action).and_then(|index| inputs.get(index.0)) {
-            None => key.absent("input"),
-            Some(input) => match &steps.vertex(*input).op {
-                Op::Local(_) => return None,
-                Op::Image(_)
-                | Op::Git(_)
-                | Op::Http(_)
-                | Op::Exec(_)
-                | Op::File(_)
-                | Op::Merge(_) => key.key("input", &steps.key_of(*input)?),
-            },
-        };
-    }
-    Some(key.finish())
-}
-
-/// What is copied, and onto which state.
-fn content_key(selection: &Selection, base: Option<&CacheKey>) -> CacheKey {
-    let mut key = KeyBuilder::new("file by content");
-    match base {
-        Some(base) => key.key("base", base),
-        None => key.absent("base"),
-    };
-    key.key("selection", &selection.key());
-    key.finish()
-}
-
-fn add_actions(key: &mut KeyBuilder, op: &FileOp) {
-    key.number("actions", op.actions.len() as i128);
-    for action in &op.actions {
-        match action {
-            FileAction::Copy(copy) => add_copy(key, copy),
-            FileAction::Mkdir { path, mode, owner } => {
-                key.text("make directory", path);
-                key.number("mode", i128::from(*mode));
-                add_owner(key, owner.as_ref());
-            }
-            FileAction::Mkfile { path, mode, data } => {
-                key.text("make file", path);
-                key.number("mode", i128::from(*mode));
-                key.bytes("data", data);
-            }
-        }
-    }
-}
-
-fn add_copy(key: &mut KeyBuilder, copy: &CopyAction) {
-    for source in &copy.sources {
-        key.text("source", source);
-    }
-    key.text("destination", &copy.destination);
-    add_owner(key, copy.owner.as_ref());
-    match &copy.mode {
-        None => key.absent("chmod"),
-        Some(Chmod::Octal(mode)) => key.number("chmod", i128::from(*mode)),
-        Some(Chmod::Symbolic(mode)) => key.text("chmod", mode),
-    };
-    for pattern in &copy.exclude {
-        key.text("exclude", pattern);
-    }
-    key.number("parents", i128::from(copy.keeps_parents));
-    key.number("unpack", i128::from(copy.unpack == Unpack::Archives));
-    key.number("keeps owner", i128::from(copy.keeps_owner));
-}
-
-fn add_owner(key: &mut KeyBuilder, owner: Option<&Owner>) {
-    let Some(owner) = owner else {
-        key.absent("chown");
-        return;
-    };
-    key.text("chown", &owner.user);
-    match &owner.group {
-        Some(group) => key.text("group", group),
-        None => key.absent("group"),
-    };
-}
-
-fn input_of(action: &FileAction) -> Option<InputIndex> {
-    match action {
-        FileAction::Copy(copy) => copy.input,
-        FileAction::Mkdir { .. } | FileAction::Mkfile { .. } => None,
-    }
-}
-
 /// The trees that the actions copy from, or the inputs that must be done first.
 fn trees_of(
     steps: &Steps,
@@ -315,7 +214,7 @@ fn trees_of(
     })
 }
 
-fn tree_of(
+pub(super) fn tree_of(
     steps: &Steps,
     input: VertexId,
 ) -> Result<Result<Arc<dyn SourceTree>, VertexId>, StepError> {
@@ -328,7 +227,7 @@ fn tree_of(
     }
 }
 
-fn borrowed(trees: &Trees) -> Sources<'_> {
+pub(super) fn borrowed(trees: &Trees) -> Sources<'_> {
     trees
         .iter()
         .map(|(index, tree)| (*index, &**tree))
@@ -480,124 +379,4 @@ fn run_on(
         .keys
         .remember(&layer_memo(&layer_key), value.as_bytes(), steps.now_ms())?;
     Ok(diff_id)
-}
-
-/// What a mount's input adds to the key of its command, or the input that must be done first.
-pub(super) fn mount_input(
-    steps: &Steps,
-    inputs: &[VertexId],
-    mount: &ExecMount,
-) -> Result<Result<MountInput, VertexId>, StepError> {
-    let (input, source) = match &mount.kind {
-        MountKind::Bind {
-            input: Some(input),
-            source,
-            ..
-        }
-        | MountKind::Cache {
-            input: Some(input),
-            source,
-            ..
-        } => (input, source),
-        MountKind::Bind { input: None, .. }
-        | MountKind::Cache { input: None, .. }
-        | MountKind::Tmpfs { .. }
-        | MountKind::Secret { .. }
-        | MountKind::Ssh { .. } => return Ok(Ok(MountInput::None)),
-    };
-    let Some(input) = inputs.get(input.0) else {
-        return Err(StepError::Internal {
-            what: "a mount without its input",
-        });
-    };
-    let memo = steps
-        .key_of(*input)
-        .filter(|_| !matches!(steps.vertex(*input).op, Op::Local(_)));
-    let memo = memo.map(|state| {
-        let mut memo = KeyBuilder::new("content of a mount");
-        memo.key("state", &state);
-        memo.text("source", source);
-        memo.finish()
-    });
-    if let Some(memo) = &memo
-        && let Some(content) = steps.remembered_key(memo)?
-    {
-        let files = Vec::new();
-        return Ok(Ok(MountInput::Content {
-            key: content,
-            files,
-        }));
-    }
-    let tree = match tree_of(steps, *input)? {
-        Ok(tree) => tree,
-        Err(need) => return Ok(Err(need)),
-    };
-    let trees = Trees::from([(MOUNTED, tree)]);
-    let selection = select(
-        &whole(source, "/"),
-        &borrowed(&trees),
-        steps.settings.threads,
-    )?;
-    let content = selection.key();
-    if let Some(memo) = memo {
-        steps.remember_key(&memo, &content)?;
-    }
-    Ok(Ok(MountInput::Content {
-        key: content,
-        files: selection.files(),
-    }))
-}
-
-/// Which input the source of a mount is, for copies made of it.
-const MOUNTED: InputIndex = InputIndex(0);
-
-/// A copy of one path, as it is, whatever characters it has.
-fn whole(source: &str, destination: &str) -> [FileAction; 1] {
-    [FileAction::Copy(CopyAction {
-        input: Some(MOUNTED),
-        sources: vec![literal(source)],
-        destination: destination.to_owned(),
-        owner: None,
-        mode: None,
-        keeps_parents: false,
-        exclude: Vec::new(),
-        unpack: Unpack::Never,
-        keeps_owner: true,
-    })]
-}
-
-/// A pattern that matches exactly this path.
-fn literal(path: &str) -> String {
-    path.chars().fold(String::new(), |mut pattern, c| {
-        match c {
-            '*' | '?' | '[' => pattern.extend(['[', c, ']']),
-            '\\' => pattern.push_str("[\\\\]"),
-            other => pattern.push(other),
-        }
-        pattern
-    })
-}
-
-/// Copies a path of a vertex's result to a path below an empty directory.
-pub(super) fn copy_out(
-    steps: &Steps,
-    vertex: VertexId,
-    source: &str,
-    destination: &str,
-    directory: &Path,
-) -> Result<(), StepError> {
-    let not_done = |_| StepError::Internal {
-        what: "a mount of an unknown result",
-    };
-    let tree = tree_of(steps, vertex)?.map_err(not_done)?;
-    let trees = Trees::from([(MOUNTED, tree)]);
-    let sources = borrowed(&trees);
-    let selection = select(
-        &whole(source, destination),
-        &sources,
-        steps.settings.threads,
-    )?;
-    let plan = place(&selection, &sources, None)?;
-    apply(&plan, &sources, directory, steps.settings.threads)?;
-    Ok(())
 }

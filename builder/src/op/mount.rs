@@ -11,8 +11,8 @@ use frontend::graph::{CacheSharing, ExecMount, ExecOp, MountKind, Op, VertexId};
 
 use super::agent::{Agent, Forward, Owner};
 use super::error::StepError;
-use super::file;
 use super::layers::OverlayLayers;
+use super::mount_input;
 use super::steps::{Done, Steps};
 use crate::cancel::CancelFlag;
 use crate::sandbox::spec::{Access, Content, MountSource, Scratch, SpecMount};
@@ -210,7 +210,7 @@ fn bind_source(
     let local = input.filter(|input| matches!(steps.vertex(*input).op, Op::Local(_)));
     if let Some(context) = local {
         let tree = steps.layers.new_tree()?;
-        file::copy_out(steps, context, source, source, tree.upper())?;
+        mount_input::copy_out(steps, context, source, source, tree.upper())?;
         let path = tree.upper().to_owned();
         held.scratch.push(tree);
         return Ok(MountSource::Bind {
@@ -311,7 +311,7 @@ fn prepare_cache(
     let path = directory.path().to_owned();
     if directory.is_new() {
         if let Some(first) = first {
-            file::copy_out(steps, first, source, "/", &path)?;
+            mount_input::copy_out(steps, first, source, "/", &path)?;
         }
         set_root(&path, root)?;
         directory.ready()?;

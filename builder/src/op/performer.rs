@@ -10,7 +10,7 @@ use super::error::StepError;
 use super::results::{Pending, Right};
 use super::steps::{Done, Steps};
 use super::watch::StepNews;
-use super::{exec, exec_key, file, remote};
+use super::{exec, exec_key, file, mount_input, remote};
 use crate::cancel::CancelFlag;
 use crate::lock::locked;
 use crate::progress::event::Event;
@@ -136,8 +136,8 @@ impl Steps {
         let mut mount_inputs = Vec::new();
         let mut needs = Vec::new();
         for mount in &op.mounts {
-            let input =
-                file::mount_input(self, inputs, mount).map_err(|e| exec::unstarted(op, e))?;
+            let input = mount_input::mount_input(self, inputs, mount)
+                .map_err(|e| exec::unstarted(op, e))?;
             match input {
                 Ok(input) => mount_inputs.push(input),
                 Err(need) => needs.push(need),
