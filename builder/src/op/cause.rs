@@ -50,18 +50,6 @@ fn instruction(name: &str) -> &str {
     }
 }
 
-fn op_name(op: &Op) -> &'static str {
-    match op {
-        Op::Image(_) => "image",
-        Op::Local(_) => "local",
-        Op::Git(_) => "git",
-        Op::Http(_) => "http",
-        Op::Exec(_) => "exec",
-        Op::File(_) => "file",
-        Op::Merge(_) => "merge",
-    }
-}
-
 impl Steps {
     /// The names that a step is known by later: its text, its place, and its text in whatever Dockerfile, for a context
     /// that is somewhere else each time.
@@ -83,7 +71,7 @@ impl Steps {
                 .text("platform", &self.settings.platform)
                 .text("stage", stage.unwrap_or_default())
                 // What is fetched bears the name of the step that it is fetched for.
-                .text("op", op_name(&vertex.op))
+                .text("op", vertex.op.kind())
                 .text(kind, name);
             key.finish()
         })

@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::render::kind;
 use super::{Graph, Vertex, VertexId};
 
 impl Graph {
@@ -22,7 +21,7 @@ impl Graph {
 fn node(id: VertexId, vertex: &Vertex, paragraph: &str) -> Value {
     let mut node = Map::new();
     node.insert("id".into(), json!(id.0));
-    node.insert("kind".into(), json!(kind(&vertex.op)));
+    node.insert("kind".into(), json!(vertex.op.kind()));
     node.insert("name".into(), json!(vertex.name));
     node.insert(
         "digest".into(),

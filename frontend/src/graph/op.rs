@@ -23,6 +23,21 @@ pub enum Op {
     Merge(MergeOp),
 }
 
+impl Op {
+    /// Its kind in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Image(_) => "image",
+            Self::Local(_) => "local",
+            Self::Git(_) => "git",
+            Self::Http(_) => "http",
+            Self::Exec(_) => "exec",
+            Self::File(_) => "file",
+            Self::Merge(_) => "merge",
+        }
+    }
+}
+
 /// The file system of an image. No inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageOp {

@@ -38,19 +38,6 @@ impl Graph {
     }
 }
 
-/// The kind of an op in one word.
-pub(super) fn kind(op: &Op) -> &'static str {
-    match op {
-        Op::Image(_) => "image",
-        Op::Local(_) => "local",
-        Op::Git(_) => "git",
-        Op::Http(_) => "http",
-        Op::Exec(_) => "exec",
-        Op::File(_) => "file",
-        Op::Merge(_) => "merge",
-    }
-}
-
 struct Lines<'a> {
     out: String,
     vertex: &'a Vertex,
@@ -84,7 +71,7 @@ impl Lines<'_> {
 
 fn paragraph(id: VertexId, vertex: &Vertex) -> String {
     let mut lines = Lines {
-        out: format!("{} {}\n", id.0, kind(&vertex.op)),
+        out: format!("{} {}\n", id.0, vertex.op.kind()),
         vertex,
     };
     lines.line(&format!("name {}", quote(&vertex.name)));
