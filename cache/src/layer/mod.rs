@@ -54,10 +54,14 @@ mod pax;
 pub(crate) mod tests_support;
 
 #[cfg(test)]
+mod freeze_random_tests;
+#[cfg(test)]
 mod freeze_tests;
 
 #[cfg(test)]
 pub(crate) use tests_support::require_root as require_root_in_tests;
 
+#[cfg(test)]
+mod tar_malformed_tests;
 #[cfg(test)]
 mod tar_tests;
