@@ -6,11 +6,8 @@ use super::*;
 use crate::digest::CacheKey;
 use crate::key::builder::Parts;
 use crate::key::record::Record;
-use crate::layer::freeze::{FreezeOptions, freeze};
-use crate::layer::sink::nowhere;
-use crate::layer::stack::LayerStack;
-use crate::snapshot::format::TreeFormat;
 use crate::snapshot::store::LayerStore;
+use crate::snapshot::testing::{commit, has_tree};
 use crate::tag::{Images, Tag};
 
 /// Later than every file the tests make.
@@ -37,19 +34,7 @@ impl Place {
     /// A layer with a file of so many kilobytes.
     fn layer(&self, name: &str, kilobytes: usize) -> DiffId {
         let store = LayerStore::open(&self.paths).unwrap();
-        let active = store.new_tree().unwrap();
-        let text = name.repeat(kilobytes * 1024 / name.len());
-        fs::write(active.upper().join("file"), text).unwrap();
-        let options = FreezeOptions {
-            xattrs: TreeFormat::Native.xattrs(),
-            clamp_mtime: Some(0),
-        };
-        let stack = LayerStack::default();
-        let frozen = freeze(active.upper(), &stack, &mut nowhere(), options).unwrap();
-        let (diff_id, size) = (frozen.diff_id, frozen.size);
-        let format = TreeFormat::Native;
-        let layer = store.commit(active, frozen.index, &diff_id, size, &format);
-        layer.unwrap().diff_id().clone()
+        commit(&store, &name.repeat(kilobytes * 1024 / name.len()))
     }
 
     fn record(&self, name: &str, layers: &[&DiffId], cost_ms: u64, used_ms: u64) -> CacheKey {
@@ -83,9 +68,7 @@ impl Place {
     }
 
     fn has(&self, layer: &DiffId) -> bool {
-        let found = LayerStore::open(&self.paths).unwrap().layer(layer);
-        let found = found.unwrap();
-        found.is_some_and(|layer| layer.tree(&TreeFormat::Native).is_some())
+        has_tree(&LayerStore::open(&self.paths).unwrap(), layer)
     }
 
     fn prune(&self, policy: &Policy) -> Collected {

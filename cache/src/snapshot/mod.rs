@@ -33,3 +33,5 @@ pub(crate) mod synced;
 
 #[cfg(test)]
 mod reboot_tests;
+#[cfg(test)]
+pub(crate) mod testing;
