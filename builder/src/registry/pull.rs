@@ -100,11 +100,23 @@ struct Pull<'a> {
     progress: &'a (dyn Fn(u64, u64) + Sync),
 }
 
-/// A blob of which some bytes have come. They are kept as long as the tries go on.
+/// A blob of which some bytes have come. They are kept as long as the tries go on: when this is dropped, its file is gone.
 struct Download {
     received: u64,
+    /// Ends when dropped: comes before `ended`, which waits for that.
     chunks: mpsc::Sender<Message>,
     writing: JoinHandle<Result<(Digest, u64), BlobError>>,
+    _ended: Ended,
+}
+
+/// Waits, when dropped, until the other end is dropped.
+struct Ended(std::sync::mpsc::Receiver<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nothing is ever sent: this is the other end's going.
+        let _gone = self.0.recv();
+    }
 }
 
 enum Message {
@@ -236,6 +248,7 @@ impl Pull<'_> {
 impl Download {
     fn start(mut writer: Box<dyn BlobWriter>, digest: Digest) -> Self {
         let (chunks, mut incoming) = mpsc::channel::<Message>(CHUNKS_IN_FLIGHT);
+        let (running, ended) = std::sync::mpsc::channel::<()>();
         let write = move || {
             while let Some(message) = incoming.blocking_recv() {
                 match message {
@@ -251,7 +264,13 @@ impl Download {
         Self {
             received: 0,
             chunks,
-            writing: tokio::task::spawn_blocking(write),
+            writing: tokio::task::spawn_blocking(move || {
+                // The writer, and its file unless that was committed, are gone when this returns.
+                let written = write();
+                drop(running);
+                written
+            }),
+            _ended: Ended(ended),
         }
     }
 

@@ -120,10 +120,30 @@ async fn gives_up_after_five_tries_without_progress() {
     let bytes = noise(5000);
     let wanted = layer(&bytes);
     let registry = Faulty::start(move |seen| ranged(seen, &bytes).end_after(10)).await;
-    pull(&registry, &Memory::default(), &wanted)
-        .await
-        .unwrap_err();
+    let blobs = Memory::default();
+    pull(&registry, &blobs, &wanted).await.unwrap_err();
     assert_eq!(registry.seen().len(), 5);
+    assert_eq!(blobs.writers(), 0, "leaves a file");
+}
+
+#[tokio::test]
+async fn what_is_given_up_in_the_middle_leaves_no_file() {
+    let bytes = noise(200_000);
+    let wanted = layer(&bytes);
+    let registry = Faulty::start(move |seen| ranged(seen, &bytes).end_after(100_000)).await;
+    let blobs = Memory::default();
+    let client = client(RegistryConfig::default());
+    let name = reference(&registry.address, "a");
+    let begun = tokio::sync::Notify::new();
+    let progress = |_, _| {
+        assert_eq!(blobs.writers(), 1);
+        begun.notify_one();
+    };
+    tokio::select! {
+        ended = pull_layer(&client, &blobs, &name, &wanted, &progress) => panic!("{ended:?}"),
+        () = begun.notified() => {}
+    }
+    assert_eq!(blobs.writers(), 0);
 }
 
 #[tokio::test]
