@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::git::Repository;
-use crate::support::{Place, program, wait_until};
+use crate::support::{Place, answers, program, wait_until};
 
 /// An agent with one key.
 struct SshAgent {
@@ -253,8 +253,9 @@ impl Server {
 
     fn wait(&mut self) {
         let limit = std::time::Duration::from_secs(20);
-        let answers = || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
-        assert!(wait_until(limit, answers), "sshd does not start");
+        let address = format!("127.0.0.1:{}", self.port);
+        let is_up = || answers(&address);
+        assert!(wait_until(limit, is_up), "sshd does not start");
     }
 
     fn stop(&mut self) {

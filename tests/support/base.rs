@@ -85,6 +85,7 @@ fn arguments(packages: &str) -> Vec<String> {
         "--variant=minbase",
         "--aptopt=Acquire::Check-Valid-Until \"false\"",
         "--aptopt=APT::Install-Recommends \"false\"",
+        "--aptopt=Acquire::Retries \"5\"",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",

@@ -1,6 +1,6 @@
 //! Git repositories to build from.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -113,7 +113,7 @@ impl Daemon {
             address: format!("127.0.0.1:{port}"),
         };
         for _ in 0..200 {
-            if TcpStream::connect(&daemon.address).is_ok() {
+            if super::answers(&daemon.address) {
                 return daemon;
             }
             std::thread::sleep(Duration::from_millis(25));

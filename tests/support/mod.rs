@@ -430,6 +430,12 @@ pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bo
     true
 }
 
+/// Whether a server listens at `127.0.0.1:port`. A connection to a free port can be its own other end: that is no server.
+pub(crate) fn answers(address: &str) -> bool {
+    let stream = std::net::TcpStream::connect(address);
+    stream.is_ok_and(|stream| stream.local_addr().ok() != stream.peer_addr().ok())
+}
+
 /// Sends a signal to one process.
 pub(crate) fn signal(id: u32, signal: Signal) {
     let id = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();

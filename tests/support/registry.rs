@@ -1,7 +1,7 @@
 //! The reference registry on a loopback port.
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Registry {
                 .spawn()
                 .unwrap();
             for _ in 0..200 {
-                if TcpStream::connect(&address).is_ok() {
+                if super::answers(&address) {
                     return Self {
                         child,
                         address,
