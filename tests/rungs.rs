@@ -1,7 +1,4 @@
 //! Dockerfiles as people write them, built by root and by an ordinary user: the same layers.
-//!
-//! A directory that two steps change within one second has one time for both, and is no entry of the second one's layer. Steps that
-//! change what an earlier one made sleep first, so that both builds are of one kind.
 
 use serde_json::Value;
 
