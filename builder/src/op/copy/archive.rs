@@ -13,6 +13,8 @@ use cache::checksum::file::hash_reader;
 use cache::layer::error::{LayerError, TarProblem};
 use cache::layer::reader::{Member, MemberKind, TarReader};
 use frontend::graph::InputIndex;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{CONCATENATED, Stream};
 
 use super::error::{CopyError, shown};
 use super::member::{self, checked};
@@ -25,6 +27,9 @@ use super::target::Target;
 
 /// What a plan may take in memory: about a million members.
 const MAX_HELD_BYTES: usize = 384 << 20;
+
+/// What decoding xz may take: the dictionary of `xz -9` has 64 MiB, the largest of all 4 GiB.
+const MAX_XZ_BYTES: u64 = 260 << 20;
 
 /// Why an archive could not be unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,11 @@ pub enum ArchiveError {
     /// It has more members, or longer names, than can be kept in mind.
     #[error("its names take more than {} MiB", MAX_HELD_BYTES >> 20)]
     TooMany,
+    /// It cannot be decompressed in the memory that there is for it.
+    #[error(
+        "it is compressed with an xz dictionary of more than 256 MiB; compress it with a smaller one, such as that of `xz -9`"
+    )]
+    Dictionary,
     /// A hard link to something of the base that is no file.
     #[error("not supported yet: the hard link {path} to {target}, which is no file of the archive")]
     LinkToBase {
@@ -83,10 +93,17 @@ impl From<LayerError> for ArchiveError {
             LayerError::Read(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
                 Self::Truncated
             }
+            LayerError::Read(source) if is_memory_limit(&source) => Self::Dictionary,
             LayerError::Read(source) => Self::Read(source),
             other => Self::Malformed(other),
         }
     }
+}
+
+/// Whether decoding xz would have taken more than [`MAX_XZ_BYTES`].
+fn is_memory_limit(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(liblzma::stream::Error::MemLimit))
 }
 
 /// An archive opened for reading its members.
@@ -108,10 +125,17 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
             Box::new(decoder)
         }
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(input, true)),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz(input)?),
         _ => Box::new(input),
     };
     Ok(TarReader::new(plain))
+}
+
+/// A decoder of xz, one stream after the other as `xz -d` reads them. It takes its dictionary's size from the data.
+fn xz(input: BufReader<File>) -> Result<XzDecoder<BufReader<File>>, ArchiveError> {
+    let stream = Stream::new_stream_decoder(MAX_XZ_BYTES, CONCATENATED);
+    let stream = stream.map_err(|error| ArchiveError::Read(error.into()))?;
+    Ok(XzDecoder::new_stream(input, stream))
 }
 
 /// Tells why a file is no archive, if it is none.
@@ -130,6 +154,7 @@ pub(crate) fn has_members(file: File) -> bool {
             problem,
             TarProblem::Sparse | TarProblem::Type(_) | TarProblem::UnexpectedContent
         ),
+        Err(ArchiveError::Dictionary) => true,
         Err(_) => false,
     }
 }

@@ -281,6 +281,31 @@ fn broken_archives() {
     );
 }
 
+/// An archive of xz whose block says that its dictionary has this size code (xz file format, 5.3.1).
+fn xz_with_dictionary(code: u8) -> Vec<u8> {
+    let mut xz = unhex(XZ);
+    let end = 12 + (usize::from(xz[12]) + 1) * 4;
+    let lzma2 = xz[12..end].windows(2).position(|at| at == [0x21, 1]);
+    xz[12 + lzma2.unwrap() + 2] = code;
+    let mut sum = flate2::Crc::new();
+    sum.update(&xz[12..end - 4]);
+    xz[end - 4..end].copy_from_slice(&sum.sum().to_le_bytes());
+    xz
+}
+
+#[test]
+fn the_memory_of_xz_is_bounded() {
+    let world = with_archive(&[], &xz_with_dictionary(32));
+    assert_eq!(world.list(&add(&["t"], "/dst/"))[1], "f 0640 3:4 dst/x");
+    for code in [33, 40] {
+        let world = with_archive(&[], &xz_with_dictionary(code));
+        let error = world.plan(&add(&["t"], "/dst/")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot unpack `/t`");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("more than 256 MiB"), "{cause}");
+    }
+}
+
 #[test]
 fn members_are_written() {
     assert!(
