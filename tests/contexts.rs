@@ -365,6 +365,37 @@ fn a_member_may_be_a_hard_link_to_a_file_below() {
 }
 
 #[test]
+fn sparse_files_of_archives_have_their_holes() {
+    let place = Place::new();
+    let mut text = "\0".repeat(300_000);
+    text.replace_range(70_000..70_005, "first");
+    text.replace_range(200_000..200_004, "last");
+    let file = File::create(place.path("sparse")).unwrap();
+    for (at, text) in [(70_000, &b"first"[..]), (200_000, b"last")] {
+        std::os::unix::fs::FileExt::write_all_at(&file, text, at).unwrap();
+    }
+    file.set_len(300_000).unwrap();
+    let mut dockerfile = "FROM scratch\n".to_owned();
+    for version in ["0.0", "0.1", "1.0"] {
+        let archive = place.path(&format!("context/{version}.tar"));
+        let mut tar = Command::new("tar");
+        tar.args(["--format=pax", "-S", "--sparse-version", version, "-cf"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(place.path(""))
+            .arg("sparse");
+        finish(&mut tar).success();
+        assert!(archive.metadata().unwrap().len() < 100_000);
+        dockerfile.push_str(&format!("ADD {version}.tar /{version}/\n"));
+    }
+    place.file("Dockerfile", dockerfile);
+    let image = place.image(&[]);
+    for version in ["0.0", "0.1", "1.0"] {
+        assert_eq!(image.text(&format!("{version}/sparse")), text, "{version}");
+    }
+}
+
+#[test]
 fn ignored_tells_the_rule() {
     let place = Place::new();
     place.file(".dockerignore", "dist\n!dist/keep\n");

@@ -91,9 +91,12 @@ pub enum TarProblem {
     /// Extension headers at the end describe nothing.
     #[error("extension headers without an entry")]
     Dangling,
-    /// A sparse file.
-    #[error("not supported yet: sparse files")]
+    /// A sparse file where none is taken, or in a format that is not known.
+    #[error("not supported yet: sparse files but those of `tar --format=pax` in archives")]
     Sparse,
+    /// A sparse file whose map is none, or not of what is stored.
+    #[error("the map of a sparse file does not fit what is stored")]
+    SparseMap,
     /// An entry type that layers do not have.
     #[error("not supported yet: entry type {}", char::from(*.0).escape_default())]
     Type(u8),

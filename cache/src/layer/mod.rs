@@ -49,6 +49,7 @@ mod header;
 mod index_file;
 mod numeric;
 mod pax;
+mod sparse;
 
 #[cfg(test)]
 pub(crate) mod tests_support;
@@ -61,6 +62,8 @@ mod freeze_tests;
 #[cfg(test)]
 pub(crate) use tests_support::require_root as require_root_in_tests;
 
+#[cfg(test)]
+mod sparse_tests;
 #[cfg(test)]
 mod tar_malformed_tests;
 #[cfg(test)]

@@ -2,13 +2,14 @@
 //!
 //! Our own, because the tar crate misreads PAX values that hold a newline (see `pax`) and buffers extension headers of
 //! any size. Follows Go's archive/tar, which other builders use, so that an archive means the same here as there; what
-//! readers are known to disagree on (content of entries that have none, sparse files) is an error.
+//! readers are known to disagree on (content of entries that have none, sparse files in layers) is an error.
 //!
 //! Memory is bounded: extension headers above 1 MiB are refused, content is streamed.
 
 use std::io::{self, Read};
 
 use super::error::{LayerError, TarProblem};
+use super::sparse::{Part, Records, SparseFile, read_map};
 use super::{numeric, pax};
 
 const BLOCK: usize = 512;
@@ -23,6 +24,8 @@ pub struct TarReader<R> {
     offset: u64,
     content: u64,
     padding: u64,
+    takes_sparse: bool,
+    sparse: Option<SparseFile>,
 }
 
 /// A member of a tar, but for its content.
@@ -40,7 +43,7 @@ pub struct Member {
     pub gid: i64,
     /// Whole seconds since the Unix epoch.
     pub mtime: i64,
-    /// Size of the content in bytes; 0 for all but files.
+    /// Size of the content in bytes, with holes; 0 for all but files.
     pub size: u64,
     /// The value of `security.capability` as written.
     pub capability: Option<Vec<u8>>,
@@ -83,6 +86,7 @@ struct Overrides<'a> {
     gid: Option<i64>,
     mtime: Option<i64>,
     capability: Option<&'a [u8]>,
+    sparse: Records<'a>,
 }
 
 impl<R: Read> TarReader<R> {
@@ -93,6 +97,17 @@ impl<R: Read> TarReader<R> {
             offset: 0,
             content: 0,
             padding: 0,
+            takes_sparse: false,
+            sparse: None,
+        }
+    }
+
+    /// Takes sparse files, too, in the formats of PAX: their content has its holes as zeros.
+    #[must_use]
+    pub fn with_sparse_files(self) -> Self {
+        Self {
+            takes_sparse: true,
+            ..self
         }
     }
 
@@ -127,9 +142,14 @@ impl<R: Read> TarReader<R> {
                     continue;
                 }
                 _ => {
-                    let member = header.member(&extensions).map_err(malformed)?;
+                    let overrides = Overrides::parse(&extensions.pax).map_err(malformed)?;
+                    let member = header.member(&extensions, &overrides).map_err(malformed)?;
                     self.set_content(member.size);
-                    return Ok(Some(member));
+                    let stored = self.with_holes(member, &overrides.sparse);
+                    return stored.map(Some).map_err(|error| match error.downcast() {
+                        Ok(problem) => malformed(problem),
+                        Err(error) => read_error(start)(error),
+                    });
                 }
             }
             is_extended = true;
@@ -140,6 +160,24 @@ impl<R: Read> TarReader<R> {
     pub fn finish(mut self) -> Result<(), LayerError> {
         io::copy(&mut self.input, &mut io::sink()).map_err(LayerError::Read)?;
         Ok(())
+    }
+
+    /// The member as it is with its holes, if it is a sparse file.
+    fn with_holes(&mut self, member: Member, records: &Records<'_>) -> io::Result<Member> {
+        let Some(layout) = records.layout().map_err(io::Error::other)? else {
+            return Ok(member);
+        };
+        if !self.takes_sparse || member.kind != MemberKind::File {
+            return Err(io::Error::other(TarProblem::Sparse));
+        }
+        let map = match layout.map {
+            Some(map) => map,
+            None => read_map(self)?,
+        };
+        let size = layout.size.unwrap_or(member.size);
+        let file = SparseFile::new(size, map, self.content).map_err(io::Error::other)?;
+        self.sparse = Some(file);
+        Ok(Member { size, ..member })
     }
 
     fn set_content(&mut self, size: u64) {
@@ -158,7 +196,7 @@ impl<R: Read> TarReader<R> {
             });
         }
         self.offset += skipped;
-        (self.content, self.padding) = (0, 0);
+        (self.content, self.padding, self.sparse) = (0, 0, None);
         Ok(())
     }
 
@@ -221,6 +259,24 @@ pub(crate) fn read_error(offset: u64) -> impl Fn(io::Error) -> LayerError {
 
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let part = self.sparse.as_mut().map(|file| file.next(buffer.len()));
+        let count = match part {
+            None => return self.read_stored(buffer),
+            Some(Part::Stored(most)) => self.read_stored(&mut buffer[..most])?,
+            Some(Part::Hole(count)) => {
+                buffer[..count].fill(0);
+                count
+            }
+        };
+        if let Some(file) = &mut self.sparse {
+            file.advance(count);
+        }
+        Ok(count)
+    }
+}
+
+impl<R: Read> TarReader<R> {
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.content)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
@@ -307,12 +363,15 @@ impl Header {
         ))
     }
 
-    fn member(&self, extensions: &Extensions) -> Result<Member, TarProblem> {
-        let overrides = Overrides::parse(&extensions.pax)?;
-        let path = match (&extensions.long_name, overrides.path) {
-            (Some(name), _) => until_nul(name).to_vec(),
-            (None, Some(path)) => path.to_vec(),
-            (None, None) => self.name(),
+    fn member(
+        &self,
+        extensions: &Extensions,
+        overrides: &Overrides<'_>,
+    ) -> Result<Member, TarProblem> {
+        let path = match (overrides.sparse.name, &extensions.long_name, overrides.path) {
+            (None, Some(name), _) => until_nul(name).to_vec(),
+            (Some(path), _, _) | (None, None, Some(path)) => path.to_vec(),
+            (None, None, None) => self.name(),
         };
         let link = || match (&extensions.long_link, overrides.link) {
             (Some(link), _) => until_nul(link).to_vec(),
@@ -383,8 +442,7 @@ impl<'a> Overrides<'a> {
                     overrides.mtime = value.map(seconds).transpose()?;
                 }
                 b"SCHILY.xattr.security.capability" => overrides.capability = value,
-                _ if key.starts_with(b"GNU.sparse.") => return Err(TarProblem::Sparse),
-                _ => {}
+                _ => overrides.sparse.take(key, value)?,
             }
         }
         Ok(overrides)

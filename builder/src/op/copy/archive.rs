@@ -128,7 +128,7 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
         [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz(input)?),
         _ => Box::new(input),
     };
-    Ok(TarReader::new(plain))
+    Ok(TarReader::new(plain).with_sparse_files())
 }
 
 /// A decoder of xz, one stream after the other as `xz -d` reads them. It takes its dictionary's size from the data.
@@ -152,7 +152,10 @@ pub(crate) fn has_members(file: File) -> bool {
         Ok(()) => true,
         Err(ArchiveError::Malformed(LayerError::Tar { problem, .. })) => matches!(
             problem,
-            TarProblem::Sparse | TarProblem::Type(_) | TarProblem::UnexpectedContent
+            TarProblem::Sparse
+                | TarProblem::SparseMap
+                | TarProblem::Type(_)
+                | TarProblem::UnexpectedContent
         ),
         Err(ArchiveError::Dictionary) => true,
         Err(_) => false,

@@ -101,6 +101,10 @@ fn an_archive_that_cannot_be_unpacked_is_not_copied_instead() {
             member(EntryType::Regular, &[("GNU.sparse.major", b"1")], |_| {}),
             "sparse files",
         ),
+        (
+            member(EntryType::Regular, &[("GNU.sparse.map", b"0,9")], |_| {}),
+            "the map of a sparse file",
+        ),
         (member(EntryType::new(b'V'), &[], |_| {}), "entry type V"),
         (
             member(EntryType::Directory, &[], |header| header.set_size(5)),
