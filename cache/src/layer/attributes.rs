@@ -1,7 +1,7 @@
 //! Attributes of an upper directory being frozen: reads those that count, removes the rest.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -78,18 +78,26 @@ impl Strip<'_> {
         Ok(Some(normal))
     }
 
-    /// Removes the attributes of what cannot be opened. By path: there is no such call by descriptor.
-    pub(super) fn special(&self, at: &[u8]) -> Result<(), LayerError> {
-        let shown = self.shown(at);
+    /// Removes the attributes of what cannot be opened.
+    pub(super) fn special(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        at: &[u8],
+    ) -> Result<(), LayerError> {
+        // There are no such calls from a directory, and a whole path may be too long for one call.
+        let mut place = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+        place.extend_from_slice(name);
+        let place = Path::new(OsStr::from_bytes(&place));
         let strip = || -> rustix::io::Result<()> {
-            for name in tree::link_xattr_names(&shown)? {
+            for name in tree::link_xattr_names(place)? {
                 if !is_host_label(&name) {
-                    fs::lremovexattr(&shown, name.as_slice())?;
+                    fs::lremovexattr(place, name.as_slice())?;
                 }
             }
             Ok(())
         };
-        strip().map_err(LayerError::os("remove attributes of", shown.as_path()))
+        strip().map_err(LayerError::os("remove attributes of", self.shown(at)))
     }
 }
 

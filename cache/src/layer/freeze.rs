@@ -391,7 +391,7 @@ impl Freezer<'_> {
         if is_unchanged {
             return self.remove(dir, name, &entry.path);
         }
-        self.strip.special(&entry.path)?;
+        self.strip.special(dir, name, &entry.path)?;
         self.set_time(dir, name, &entry, stat)?;
         self.push(entry)
     }
