@@ -5,22 +5,21 @@
 //!
 //! Not here: when to ask (after a reboot, and when a person asks: `snapshot::store`, `fsck`).
 
-use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{self, FileType, Stat};
+use rustix::io::Errno;
 
 use super::entry::{Entry, EntryKind, normalise_capability};
+use super::error::LayerError;
 use super::index::LayerIndex;
 use super::path as layer_path;
-use super::tree::{CAPABILITY, OverlayXattrs};
+use super::tree::{self, CAPABILITY, OverlayXattrs, Tree};
 use crate::digest::ContentDigest;
-
-/// Longest value of an attribute that is compared.
-const MOST_XATTR: usize = 4096;
 
 /// Times that every file system keeps; others become the nearest that it does. Tars have them from the index.
 const KEPT_TIMES: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
@@ -28,114 +27,119 @@ const KEPT_TIMES: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 /// Whether the tree has exactly the entries of the index, with their bytes. What cannot be read has not. Trees for user
 /// namespaces need no devices: unpacking leaves them out (`apply`).
 pub fn is_intact(index: &LayerIndex, tree: &Path, xattrs: OverlayXattrs) -> bool {
+    let Ok(tree) = Tree::open(tree) else {
+        return false;
+    };
+    let mut checking = Checking {
+        index,
+        tree,
+        xattrs,
+    };
     let has_entries = index
         .nodes()
         .iter()
-        .all(|node| is_there(index, tree, xattrs, &node.entry).unwrap_or(false));
-    has_entries && has_nothing_else(index, tree, b"").unwrap_or(false)
+        .all(|node| checking.is_there(&node.entry).unwrap_or(false));
+    // The root need not be an entry.
+    has_entries && (index.node(b"").is_some() || checking.has_root().unwrap_or(false))
 }
 
-fn place(tree: &Path, at: &[u8]) -> PathBuf {
-    match at {
-        b"" => tree.to_owned(),
-        at => tree.join(OsStr::from_bytes(at)),
+/// A tree beside its index. Every place is reached from directory to directory: a whole path may be longer than the kernel
+/// takes at once.
+struct Checking<'a> {
+    index: &'a LayerIndex,
+    tree: Tree,
+    xattrs: OverlayXattrs,
+}
+
+impl Checking<'_> {
+    fn is_there(&mut self, entry: &Entry) -> Result<bool, LayerError> {
+        let shown = self.tree.shown(&entry.path);
+        let failed = |error: Errno| LayerError::os("check", &shown)(error);
+        let inode = self.index.inode(entry);
+        let is_device = matches!(
+            inode.kind,
+            EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. }
+        );
+        let (dir, name) = self.tree.parent(&entry.path)?;
+        let found = match tree::stat(dir, name) {
+            Err(Errno::NOENT) => return Ok(is_device && self.xattrs == OverlayXattrs::User),
+            found => found.map_err(failed)?,
+        };
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let device = (fs::major(found.st_rdev), fs::minor(found.st_rdev));
+        let is_kind = match &entry.kind {
+            EntryKind::Directory { is_opaque } => {
+                kind.is_dir() && {
+                    let fd = tree::open_dir(dir, name).map_err(failed)?;
+                    let mark = tree::xattr(fd.as_fd(), self.xattrs.opaque()).map_err(failed)?;
+                    mark.is_some() == *is_opaque
+                        && knows_all(self.index, &entry.path, fd.as_fd()).map_err(failed)?
+                }
+            }
+            EntryKind::File { size, content } => {
+                kind.is_file() && u64::try_from(found.st_size) == Ok(*size) && {
+                    let fd = tree::open_regular(dir, name).map_err(failed)?;
+                    let capability = tree::xattr(fd.as_fd(), CAPABILITY).map_err(failed)?;
+                    capability.and_then(|value| normalise_capability(&value)) == entry.capability
+                        && has_bytes(fd.into(), content).map_err(LayerError::io("read", &shown))?
+                }
+            }
+            EntryKind::HardLink { target } => {
+                let (dir, name) = self.tree.parent(target)?;
+                let target = tree::stat(dir, name).map_err(failed)?;
+                (target.st_dev, target.st_ino) == (found.st_dev, found.st_ino)
+            }
+            EntryKind::Symlink { target } => {
+                kind.is_symlink()
+                    && fs::readlinkat(dir, name, Vec::new())
+                        .map_err(failed)?
+                        .as_bytes()
+                        == target
+            }
+            EntryKind::CharDevice { major, minor } => {
+                kind.is_char_device() && device == (*major, *minor)
+            }
+            EntryKind::BlockDevice { major, minor } => {
+                kind.is_block_device() && device == (*major, *minor)
+            }
+            EntryKind::Fifo => kind.is_fifo(),
+            EntryKind::Whiteout => return Ok(kind.is_char_device() && device == (0, 0)),
+        };
+        Ok(is_kind && has_metadata(inode, &found))
+    }
+
+    fn has_root(&mut self) -> Result<bool, LayerError> {
+        let shown = self.tree.shown(b"");
+        let root = self.tree.dir(b"")?;
+        knows_all(self.index, b"", root).map_err(LayerError::os("read", shown))
     }
 }
 
-fn is_there(
-    index: &LayerIndex,
-    tree: &Path,
-    xattrs: OverlayXattrs,
-    entry: &Entry,
-) -> io::Result<bool> {
-    let path = place(tree, &entry.path);
-    let found = match fs::symlink_metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let is_device = matches!(
-                index.inode(entry).kind,
-                EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. }
-            );
-            return Ok(is_device && xattrs == OverlayXattrs::User);
-        }
-        found => found?,
-    };
-    let device = (
-        rustix::fs::major(found.rdev()),
-        rustix::fs::minor(found.rdev()),
-    );
-    let kind = found.file_type();
-    let is_kind = match &entry.kind {
-        EntryKind::Directory { is_opaque } => {
-            kind.is_dir() && (attribute(&path, xattrs.opaque())?.is_some() == *is_opaque)
-        }
-        EntryKind::File { size, content } => {
-            let capability = attribute(&path, CAPABILITY)?;
-            kind.is_file()
-                && found.len() == *size
-                && capability.and_then(|value| normalise_capability(&value)) == entry.capability
-                && has_bytes(&path, content)?
-        }
-        EntryKind::HardLink { target } => {
-            let target = fs::symlink_metadata(place(tree, target))?;
-            (target.dev(), target.ino()) == (found.dev(), found.ino())
-        }
-        EntryKind::Symlink { target } => {
-            kind.is_symlink() && fs::read_link(&path)?.as_os_str().as_bytes() == target
-        }
-        EntryKind::CharDevice { major, minor } => {
-            kind.is_char_device() && device == (*major, *minor)
-        }
-        EntryKind::BlockDevice { major, minor } => {
-            kind.is_block_device() && device == (*major, *minor)
-        }
-        EntryKind::Fifo => kind.is_fifo(),
-        EntryKind::Whiteout => return Ok(kind.is_char_device() && device == (0, 0)),
-    };
-    Ok(is_kind && has_metadata(index.inode(entry), &found))
-}
-
-fn has_bytes(path: &Path, content: &ContentDigest) -> io::Result<bool> {
+fn has_bytes(mut file: File, content: &ContentDigest) -> io::Result<bool> {
     let mut hasher = blake3::Hasher::new();
-    io::copy(&mut fs::File::open(path)?, &mut hasher)?;
+    io::copy(&mut file, &mut hasher)?;
     Ok(hasher.finalize().as_bytes() == &content.0)
 }
 
-fn has_metadata(entry: &Entry, found: &Metadata) -> bool {
-    let is_link = found.file_type().is_symlink();
-    (entry.uid, entry.gid) == (found.uid(), found.gid())
-        && (is_link || entry.mode == found.mode() & 0o7777)
-        && (entry.mtime == found.mtime() || !KEPT_TIMES.contains(&entry.mtime))
+fn has_metadata(entry: &Entry, found: &Stat) -> bool {
+    let is_link = FileType::from_raw_mode(found.st_mode).is_symlink();
+    (entry.uid, entry.gid) == (found.st_uid, found.st_gid)
+        && (is_link || entry.mode == found.st_mode & 0o7777)
+        && (entry.mtime == found.st_mtime || !KEPT_TIMES.contains(&entry.mtime))
 }
 
-fn attribute(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0; MOST_XATTR];
-    match rustix::fs::lgetxattr(path, name, &mut value[..]) {
-        Ok(length) => {
-            value.truncate(length);
-            Ok(Some(value))
-        }
-        Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether the index knows every name of the tree. The root itself need not be an entry.
-fn has_nothing_else(index: &LayerIndex, tree: &Path, at: &[u8]) -> io::Result<bool> {
-    for item in fs::read_dir(place(tree, at))? {
-        let item = item?;
-        let path = layer_path::join(at, item.file_name().as_bytes());
-        if index.node(&path).is_none() {
-            return Ok(false);
-        }
-        if item.file_type()?.is_dir() && !has_nothing_else(index, tree, &path)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// Whether the index knows every name in a directory of the tree.
+fn knows_all(index: &LayerIndex, at: &[u8], dir: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+    let names = tree::names(dir)?;
+    Ok(names
+        .iter()
+        .all(|name| index.node(&layer_path::join(at, name)).is_some()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -194,5 +198,41 @@ mod tests {
             damage(&tree);
             assert!(!intact(), "{name}");
         }
+    }
+
+    #[test]
+    fn paths_may_be_as_long_as_layers_allow() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("tree");
+        fs::create_dir(&root).unwrap();
+        let name = "n".repeat(255);
+        let mut deepest = tree::open_dir(rustix::fs::CWD, root.as_os_str().as_bytes()).unwrap();
+        for _ in 0..15 {
+            rustix::fs::mkdirat(&deepest, name.as_str(), 0o755.into()).unwrap();
+            deepest = tree::open_dir(deepest.as_fd(), name.as_bytes()).unwrap();
+        }
+        let last = |kind: &str| format!("{kind:x<250}");
+        let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
+        let file = rustix::fs::openat(&deepest, last("file"), flags, 0o644.into()).unwrap();
+        rustix::io::write(&file, b"bytes").unwrap();
+        rustix::fs::symlinkat("target", &deepest, last("link")).unwrap();
+        rustix::fs::mknodat(&deepest, last("fifo"), FileType::Fifo, 0o600.into(), 0).unwrap();
+        let options = FreezeOptions {
+            xattrs: OverlayXattrs::Trusted,
+            clamp_mtime: None,
+        };
+        let frozen = freeze(&root, &LayerStack::default(), &mut nowhere(), options).unwrap();
+        let lengths = frozen
+            .index
+            .nodes()
+            .iter()
+            .map(|node| node.entry.path.len());
+        let longest = lengths.max().unwrap();
+        assert!(longest <= 4095 && longest + root.as_os_str().len() > 4096);
+        let intact = || is_intact(&frozen.index, &root, OverlayXattrs::Trusted);
+        assert!(intact());
+        rustix::io::write(&file, b"!").unwrap();
+        assert!(!intact());
     }
 }
