@@ -18,7 +18,7 @@ use crate::export::{Failure, LayerSource};
 use crate::registry::client::Client;
 use crate::registry::config::RegistryConfig;
 use crate::registry::error::RegistryError;
-use crate::registry::push::Upload;
+use crate::registry::push::{Freshness, Upload};
 
 /// What every push of a build shares.
 pub(super) struct Pushing<'a> {
@@ -130,6 +130,7 @@ impl PushTarget for ClientTarget {
     fn push_blob(
         &self,
         blob: &Descriptor,
+        freshness: Freshness,
         from: Option<&str>,
         content: Content<'_>,
         sent: &(dyn Fn(u64) + Sync),
@@ -141,6 +142,7 @@ impl PushTarget for ClientTarget {
         let upload = Upload {
             digest: &blob.digest,
             size: blob.size,
+            freshness,
             source: &source,
             progress: &progress,
         };
@@ -158,9 +160,13 @@ impl PushTarget for ClientTarget {
         reference: &str,
         media_type: &str,
         manifest: &[u8],
+        freshness: Freshness,
     ) -> Result<(), Failure> {
         let name = self.under(reference);
-        self.wait(self.client.put_manifest(&name, media_type, manifest))?;
+        let putting = self
+            .client
+            .put_manifest(&name, media_type, manifest, freshness);
+        self.wait(putting)?;
         Ok(())
     }
 }

@@ -20,6 +20,7 @@ use crate::image::manifest::{Annotations, MediaTypes};
 use crate::image::time::Timestamp;
 use crate::progress::event::Event;
 use crate::progress::sink::EventSink;
+use crate::registry::push::Freshness;
 
 /// Keeps events as short lines.
 #[derive(Debug, Default)]
@@ -222,6 +223,7 @@ impl PushTarget for FakeRegistry {
     fn push_blob(
         &self,
         blob: &Descriptor,
+        freshness: Freshness,
         from: Option<&str>,
         content: Content<'_>,
         sent: &(dyn Fn(u64) + Sync),
@@ -229,9 +231,11 @@ impl PushTarget for FakeRegistry {
         let hex = &blob.digest.hex()[..4];
         {
             let mut state = self.0.lock().unwrap();
-            state.asked.push(format!("head {hex}"));
-            if state.blobs.contains_key(&blob.digest) {
-                return Ok(());
+            if freshness == Freshness::MayExist {
+                state.asked.push(format!("head {hex}"));
+                if state.blobs.contains_key(&blob.digest) {
+                    return Ok(());
+                }
             }
             if let Some(from) = from {
                 state.asked.push(format!("mount {hex} from {from}"));
@@ -275,6 +279,7 @@ impl PushTarget for FakeRegistry {
         reference: &str,
         media_type: &str,
         manifest: &[u8],
+        _freshness: Freshness,
     ) -> Result<(), Failure> {
         let mut state = self.0.lock().unwrap();
         let document: serde_json::Value = serde_json::from_slice(manifest)?;

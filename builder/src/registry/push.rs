@@ -46,12 +46,24 @@ where
     }
 }
 
+/// Whether a registry may have what is pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// It may: it is asked first.
+    #[default]
+    MayExist,
+    /// It was made just now, and sending it again by chance costs less than asking each time.
+    New,
+}
+
 /// A blob to send.
 pub struct Upload<'a> {
     /// Its digest.
     pub digest: &'a Digest,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether the registry is asked for it first.
+    pub freshness: Freshness,
     /// Its bytes.
     pub source: &'a dyn BodySource,
     /// Told bytes sent and bytes in all; nothing of a blob that need not be sent.
@@ -196,6 +208,7 @@ impl Client {
     }
 
     /// Brings a blob into a repository by the cheapest way: it is there, it is mounted from `from_repository`, it is sent.
+    /// A new one is not asked for.
     ///
     /// # Errors
     ///
@@ -206,7 +219,9 @@ impl Client {
         upload: &Upload<'_>,
         from_repository: Option<&str>,
     ) -> Result<Pushed, RegistryError> {
-        if self.blob_exists(repository, upload.digest).await? {
+        if upload.freshness == Freshness::MayExist
+            && self.blob_exists(repository, upload.digest).await?
+        {
             return Ok(Pushed::Existed);
         }
         let mut session = None;
@@ -227,7 +242,8 @@ impl Client {
         Ok(Pushed::Uploaded)
     }
 
-    /// Puts a manifest or index under the reference's digest if it has one, else its tag; skips one that is there.
+    /// Puts a manifest or index under the reference's digest if it has one, else its tag; skips one that is there, unless it
+    /// is new.
     ///
     /// # Errors
     ///
@@ -237,6 +253,7 @@ impl Client {
         reference: &Reference,
         media_type: &str,
         bytes: &[u8],
+        freshness: Freshness,
     ) -> Result<Digest, RegistryError> {
         let endpoint = self.upstream(reference)?;
         let digest = Digest::of(bytes);
@@ -246,7 +263,9 @@ impl Client {
             (None, None) => digest.as_str(),
         };
         let name = reference.to_string();
-        if self.manifest_at(&endpoint, target, &name).await? == Some(digest.clone()) {
+        if freshness == Freshness::MayExist
+            && self.manifest_at(&endpoint, target, &name).await? == Some(digest.clone())
+        {
             return Ok(digest);
         }
         let mut call = Call::new(Method::PUT, Resource::Manifest(target));

@@ -7,7 +7,7 @@ use cache::digest::Digest;
 
 use crate::registry::config::RegistryConfig;
 use crate::registry::document::OCI_MANIFEST;
-use crate::registry::push::{BodySource, Pushed, Upload};
+use crate::registry::push::{BodySource, Freshness, Pushed, Upload};
 use crate::registry::testing::faulty::{Answer, Faulty, Seen};
 use crate::registry::testing::sample::noise;
 use crate::registry::testing::{chain, client, reference};
@@ -24,6 +24,7 @@ fn upload<'a>(digest: &'a Digest, source: &'a Bytes) -> Upload<'a> {
     Upload {
         digest,
         size: source.0.len() as u64,
+        freshness: Freshness::MayExist,
         source,
         progress: &|_, _| {},
     }
@@ -197,6 +198,7 @@ async fn unreadable_bytes_are_our_fault() {
         let upload = Upload {
             digest: &digest,
             size: 20,
+            freshness: Freshness::MayExist,
             source,
             progress: &|_, _| {},
         };
@@ -208,6 +210,31 @@ async fn unreadable_bytes_are_our_fault() {
         );
         assert!(text.contains(message), "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_is_new_is_not_asked_for() {
+    let source = Bytes(noise(100));
+    let digest = Digest::of(&source.0);
+    let registry = Faulty::start(empty(|_| Answer::new(201))).await;
+    let client = client(RegistryConfig::default());
+    let name = reference(&registry.address, "a:1");
+    let upload = Upload {
+        freshness: Freshness::New,
+        ..upload(&digest, &source)
+    };
+    let pushed = client.push_blob(&name, &upload, None).await.unwrap();
+    assert_eq!(pushed, Pushed::Uploaded);
+    client
+        .put_manifest(&name, OCI_MANIFEST, b"{}", Freshness::New)
+        .await
+        .unwrap();
+    let methods: Vec<String> = registry
+        .seen()
+        .iter()
+        .map(|seen| seen.method.clone())
+        .collect();
+    assert_eq!(methods, ["POST", "PUT", "PUT"]);
 }
 
 #[tokio::test]
@@ -229,7 +256,7 @@ async fn manifests_that_are_there_are_not_put() {
     for (name, puts) in [("a:there", 0), ("a:new", 1), (&format!("a@{digest}"), 2)] {
         let name = reference(&registry.address, name);
         let stored = client
-            .put_manifest(&name, OCI_MANIFEST, bytes)
+            .put_manifest(&name, OCI_MANIFEST, bytes, Freshness::MayExist)
             .await
             .unwrap();
         assert_eq!(stored, digest);

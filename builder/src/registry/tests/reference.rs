@@ -11,7 +11,7 @@ use crate::registry::config::RegistryConfig;
 use crate::registry::document::OCI_MANIFEST;
 use crate::registry::error::RegistryError;
 use crate::registry::pull::pull_layer;
-use crate::registry::push::{Mount, Pushed, Upload};
+use crate::registry::push::{Freshness, Mount, Pushed, Upload};
 use crate::registry::resolve::resolve_image;
 use crate::registry::testing::daemon::Daemon;
 use crate::registry::testing::memory::Memory;
@@ -30,6 +30,7 @@ async fn push_blob(
     let upload = Upload {
         digest: &digest,
         size: bytes.len() as u64,
+        freshness: Freshness::MayExist,
         source: &source,
         progress: &|_, _| {},
     };
@@ -44,7 +45,9 @@ pub(super) async fn round_trip(client: &Client, name: &Reference) -> Result<(), 
     for bytes in image.all() {
         push_blob(client, name, &bytes, None).await?;
     }
-    let stored = client.put_manifest(name, OCI_MANIFEST, &image.root).await?;
+    let stored = client
+        .put_manifest(name, OCI_MANIFEST, &image.root, Freshness::MayExist)
+        .await?;
     assert_eq!(stored, image.digest());
     let blobs = Memory::default();
     let resolved = resolve_image(client, &blobs, name, &Platform::linux("amd64")).await?;
@@ -136,6 +139,7 @@ async fn a_wrong_digest_is_refused_by_the_registry() {
     let upload = Upload {
         digest: &digest,
         size: 5,
+        freshness: Freshness::MayExist,
         source: &source,
         progress: &|_, _| {},
     };
