@@ -349,6 +349,41 @@ fn taking_mount_points_back_follows_no_symlink() {
     assert!(host.path().join("deep/victim").is_dir());
 }
 
+// CVE-2025-31133: what hides a file of `/proc` must not be taken from where a mount of the Dockerfile may have put a
+// symlink; otherwise that file becomes another one of `/proc`, which can be written.
+#[test]
+fn what_covers_masked_files_is_not_of_the_dockerfile() {
+    let dockerfile = "FROM busybox\nRUN --mount=source=dev,target=/dev,rw cat /dev/null; for f in keys timer_list; do \
+                      stat -c '%F %t:%T' /proc/$f; cat /proc/$f; done\n";
+    let place = Place::with_dockerfile(dockerfile);
+    for name in ["pts", "shm", "mqueue"] {
+        fs::create_dir_all(place.context().join("dev").join(name)).unwrap();
+    }
+    let hostname = "../proc/sys/kernel/hostname";
+    symlink(hostname, place.context().join("dev/null")).unwrap();
+    let null = "character special file 1:3\n";
+    // By its path there is the other file.
+    assert_eq!(said(&place, &[]), format!("buildkitsandbox\n{null}{null}"));
+}
+
+#[test]
+fn symlinks_do_not_lead_mounts_into_proc() {
+    for (link, target) in [
+        ("/proc", "/link"),
+        ("/proc/sys", "/link"),
+        ("/proc", "/link/self/attr"),
+    ] {
+        for mount in ["type=tmpfs", "type=cache", "source=."] {
+            let place = Place::with_dockerfile(&format!(
+                "FROM busybox\nRUN ln -s {link} /link\nRUN --mount={mount},target={target} true\n"
+            ));
+            place.build(&[]).failure(1).says(&format!(
+                "cannot mount to `{target}`: it belongs to the sandbox"
+            ));
+        }
+    }
+}
+
 // CVE-2024-23651: a directory of a shared cache is swapped for a symlink while others mount on it.
 #[test]
 fn swapping_directories_of_a_cache_leads_nowhere() {

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, fstat, makedev, mkdirat, mknodat, openat, symlinkat,
+};
 use rustix::io::Errno;
 
 use super::devices::DEVICES;
@@ -52,6 +54,19 @@ pub(super) fn populate(dev: &OwnedFd, nodes: Nodes) -> Result<(), SetupError> {
         made.attempt(Action::Create, Path::new("/dev").join(name))?;
     }
     Ok(())
+}
+
+/// The null device of a filled one, and nothing that goes by its name.
+pub(super) fn null(dev: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = openat(dev, "null", flags, Mode::empty())?;
+    let stat = fstat(&null)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if is_device && stat.st_rdev == makedev(1, 3) {
+        Ok(null)
+    } else {
+        Err(Errno::NODEV)
+    }
 }
 
 fn make_node(dev: &OwnedFd, name: &str, major: u32, minor: u32) -> Result<(), Errno> {

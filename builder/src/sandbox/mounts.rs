@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
 use rustix::io::Errno;
 
 use super::dev;
@@ -38,6 +38,7 @@ pub(super) fn assemble(plan: &Plan) -> Result<Rooted, SetupError> {
     let mut assembly = Assembly {
         root: Rooted::new(root).attempt(Action::Open, "/")?,
         staging,
+        null: Err(Errno::NOENT),
     };
     for mount in &plan.mounts {
         assembly.mount(mount)?;
@@ -58,6 +59,8 @@ pub(super) fn assemble(plan: &Plan) -> Result<Rooted, SetupError> {
 struct Assembly {
     root: Rooted,
     staging: Staging,
+    /// `/dev/null` as the sandbox made it: by its path, something else may be found once a step's mounts are in place.
+    null: Result<OwnedFd, Errno>,
 }
 
 impl Assembly {
@@ -80,6 +83,7 @@ impl Assembly {
         sources::attach(mount.as_fd(), target.fd.as_fd()).attempt(Action::Mount, &step.target)?;
         if let MountKind::Devices(nodes) = &step.kind {
             dev::populate(&mount, *nodes)?;
+            self.null = dev::null(&mount);
         }
         Ok(())
     }
@@ -161,10 +165,19 @@ impl Assembly {
                     was_made: false,
                 })
             }
-            Place::Anywhere => self
-                .root
-                .ensure(&step.target, make, Afterwards::TakeBack)
-                .attempt(Action::Create, &step.target),
+            Place::Anywhere => {
+                let found = self
+                    .root
+                    .ensure(&step.target, make, Afterwards::TakeBack)
+                    .attempt(Action::Create, &step.target)?;
+                // Where a symlink leads to is known only now.
+                let filesystem = fstatfs(&found.fd).attempt(Action::Open, &step.target)?;
+                if filesystem.f_type == PROC_SUPER_MAGIC {
+                    let target = step.target.clone();
+                    return Err(SetupError::ForbiddenTarget { target });
+                }
+                Ok(found)
+            }
         }
     }
 
@@ -181,10 +194,8 @@ impl Assembly {
                 empty
             }
             _ => {
-                let null = self
-                    .root
-                    .open(Path::new("/dev/null"))
-                    .attempt(Action::Mask, path)?;
+                let null = self.null.as_ref().map_err(|errno| *errno);
+                let null = null.attempt(Action::Mask, path)?;
                 sources::clone_fd(null.as_fd()).attempt(Action::Mask, path)?
             }
         };
