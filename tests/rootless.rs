@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::process::{Running, assert_nothing_mounted, assert_nothing_runs};
 use crate::support::user::User;
-use crate::support::{Place, finish, layout};
+use crate::support::{Place, finish, layout, wait_until};
 
 /// Projects whose layers show owners, modes, links, deletions and attributes. Each base is the small one.
 const PROJECTS: [(&str, &str); 13] = [
@@ -381,6 +381,81 @@ fn a_user_without_subordinate_ids_is_told_what_to_do() {
         .says("building without subordinate ids; give user `64999` some: usermod --add-subuids");
     // Questions need none.
     finish(command.arg("--check")).success();
+}
+
+#[test]
+fn user_namespaces_that_are_not_given_are_refused_with_the_remedy() {
+    let place = place("RUN true").unprivileged();
+    let user = User::get();
+    let limited = |limit: &str, inner: &str| {
+        let builder = place.path("builder");
+        let as_user = format!(
+            "setpriv --reuid {} --regid {} --clear-groups",
+            user.uid, user.gid
+        );
+        let script = format!(
+            "echo {limit} > /proc/sys/user/max_user_namespaces && exec {as_user} {inner} {} \"$@\"",
+            builder.display()
+        );
+        let build = place.build_command();
+        let namespace = Namespace::new();
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--user", "--setuid", "0", "--setgid", "0", "--target"])
+            .arg(namespace.0.id().to_string())
+            .args(["sh", "-c", &script, "sh"])
+            .args(build.get_args())
+            .arg("--isolation=userns")
+            .arg(place.context())
+            .env_clear();
+        command.envs(
+            build
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        finish(&mut command)
+    };
+    let remedy = "sysctl -w user.max_user_namespaces=15000";
+    limited("0", "")
+        .failure(3)
+        .says("not supported yet: building without user namespaces, which are off here")
+        .says(remedy)
+        .does_not_say("os error");
+    // The limit of the one around counts too, and is not to be seen from inside.
+    let inner = format!(
+        "unshare --user --map-user {} --map-group {}",
+        user.uid, user.gid
+    );
+    limited("1", &inner)
+        .failure(3)
+        .says("of which no more may be made")
+        .says(remedy)
+        .does_not_say("os error");
+}
+
+/// A user namespace with the ids of this machine: its settings can be changed and are nobody else's.
+struct Namespace(std::process::Child);
+
+impl Namespace {
+    fn new() -> Self {
+        let mut command = Command::new("unshare");
+        let child = command.args(["--user", "sleep", "60"]).spawn().unwrap();
+        let link = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
+        let process = child.id().to_string();
+        let is_apart = || link(&process).is_some_and(|theirs| Some(theirs) != link("self"));
+        assert!(wait_until(Duration::from_secs(10), is_apart));
+        for map in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{process}/{map}"), "0 0 400000").unwrap();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 #[test]

@@ -51,6 +51,16 @@ fn failed(attempt: &'static str) -> impl Fn(io::Error) -> RungError {
     move |source| RungError::Enter { attempt, source }
 }
 
+/// What to do about a user namespace that the kernel does not give.
+fn refused(source: io::Error) -> RungError {
+    match rustix::io::Errno::from_io_error(&source) {
+        // Too many of them, or too deep; `EUSERS` before Linux 4.9.
+        Some(rustix::io::Errno::NOSPC | rustix::io::Errno::USERS) => RungError::NamespacesUsedUp,
+        Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => RungError::NamespacesForbidden,
+        _ => failed("unshare")(source),
+    }
+}
+
 /// First start: becomes the process that enters.
 pub(super) fn replace(entry: &Entry, inside: &Inside) -> RungError {
     let source = Command::new(&inside.starter)
@@ -80,7 +90,7 @@ pub(super) fn enter(args: Vec<OsString>) -> Result<Infallible, RungError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(failed("starting the helper that maps ids"))?;
-    sys::unshare(Namespace::User).map_err(failed("unshare"))?;
+    sys::unshare(Namespace::User).map_err(refused)?;
     let told = mapper.stdin.take().map(|mut pipe| pipe.write_all(b"m"));
     told.unwrap_or(Ok(()))
         .map_err(failed("telling the helper that maps ids"))?;

@@ -119,6 +119,18 @@ pub enum RungError {
         /// Name and value.
         setting: &'static str,
     },
+    /// The kernel gives no more of them, here or where this is nested in.
+    #[error(
+        "not supported yet: building without a user namespace of its own, of which no more may be made; raise the limit here and, \
+         in a container, on the host: sysctl -w user.max_user_namespaces=15000"
+    )]
+    NamespacesUsedUp,
+    /// Something around this process forbids them.
+    #[error(
+        "not supported yet: building without a user namespace of its own, which is forbidden here; leave the chroot, or start the \
+         container with --privileged or with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
+    )]
+    NamespacesForbidden,
     /// Something failed on the way.
     #[error("cannot enter a user namespace: {attempt}")]
     Enter {
