@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::support::git::Repository;
+use crate::support::user::User;
 use crate::support::{Place, answers, program, wait_until};
 
 /// An agent with one key.
@@ -19,14 +20,18 @@ struct SshAgent {
 
 impl SshAgent {
     fn start(dir: &Path) -> Self {
+        Self::start_for(dir, None)
+    }
+
+    /// An agent of a user, in a directory of theirs.
+    fn start_for(dir: &Path, user: Option<User>) -> Self {
         let (socket, key) = (dir.join("host-agent"), dir.join("key"));
-        let process = Command::new(program("ssh-agent", "openssh-client"))
-            .arg("-D")
-            .arg("-a")
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut agent = Command::new(program("ssh-agent", "openssh-client"));
+        agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+        if let Some(user) = user {
+            user.becomes(&mut agent);
+        }
+        let process = agent.spawn().unwrap();
         let made = Command::new(program("ssh-keygen", "openssh-client"))
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
             .arg(&key)
@@ -274,6 +279,18 @@ impl Drop for Server {
 fn repositories_come_over_ssh_with_the_key_of_an_agent() {
     let place = Place::new();
     let agent = SshAgent::start(&place.path(""));
+    repositories_come_over_ssh(&place, &agent);
+}
+
+#[test]
+fn repositories_come_over_ssh_to_an_ordinary_user() {
+    let place = Place::new().unprivileged();
+    let place = place.with_argument("--isolation=userns");
+    let agent = SshAgent::start_for(&place.path(""), Some(User::get()));
+    repositories_come_over_ssh(&place, &agent);
+}
+
+fn repositories_come_over_ssh(place: &Place, agent: &SshAgent) {
     let mut server = Server::start(&place.path(""));
     let repository = Repository::new(&place.path("work"));
     repository
