@@ -12,7 +12,7 @@ use super::sink::EventSink;
 use crate::clock::Clock;
 use crate::lock::locked;
 
-/// Command output that may wait to be shown. Large enough that a display that draws 10 times a second takes a
+/// Memory that command output may take while it waits to be shown. Large enough that a display that draws 10 times a second takes a
 /// 10 MB/s log without stopping it, small against the memory budget.
 const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 
@@ -95,16 +95,17 @@ impl EventSink for Queue {
     fn emit(&self, event: Event) {
         let mut inner = self.lock();
         if let Event::Output { bytes, .. } = &event {
+            let size = bytes.len() + size_of::<Timed>();
             let is_full = |inner: &mut Inner| {
                 inner.output_bytes > 0
-                    && inner.output_bytes + bytes.len() > OUTPUT_LIMIT_BYTES
+                    && inner.output_bytes + size > OUTPUT_LIMIT_BYTES
                     && !inner.is_closed
             };
             inner = self
                 .drained
                 .wait_while(inner, is_full)
                 .unwrap_or_else(PoisonError::into_inner);
-            inner.output_bytes += bytes.len();
+            inner.output_bytes += size;
         }
         if inner.is_closed {
             return;

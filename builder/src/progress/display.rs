@@ -106,8 +106,9 @@ fn run(queue: &Queue, mut renderer: Renderer, clock: &Clock) -> Tracker {
     let mut tracker = Tracker::default();
     loop {
         let batch = queue.take(renderer.timeout(clock.now()));
-        renderer.update(&batch, &mut tracker, clock.now());
-        if batch.is_last {
+        let is_last = batch.is_last;
+        renderer.update(batch, &mut tracker, clock.now());
+        if is_last {
             return tracker;
         }
     }
@@ -159,7 +160,7 @@ impl Renderer {
         }
     }
 
-    fn update(&mut self, batch: &Batch, tracker: &mut Tracker, now: Duration) {
+    fn update(&mut self, batch: Batch, tracker: &mut Tracker, now: Duration) {
         match self {
             Self::Tty(tty) => {
                 for event in &batch.events {
@@ -176,9 +177,12 @@ impl Renderer {
                 next_print,
                 out,
             } => {
-                for event in &batch.events {
-                    let index = tracker.apply(event);
+                for event in batch.events {
+                    let index = tracker.apply(&event);
                     plain.observe(event, index, tracker);
+                    if plain.is_full() {
+                        out.write(|text| plain.print(tracker, now, text));
+                    }
                 }
                 if batch.is_last || now >= *next_print {
                     *next_print = now + plain::INTERVAL;

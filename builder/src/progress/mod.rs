@@ -22,6 +22,7 @@ pub mod display;
 pub mod event;
 mod frame;
 mod json;
+mod lines;
 mod plain;
 pub mod sink;
 pub(crate) mod text;

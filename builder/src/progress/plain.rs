@@ -7,7 +7,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use memchr::{memchr, memrchr};
+
 use super::event::{Event, Timed};
+use super::lines;
 use super::text;
 use super::tracker::{Part, Phase, Tracker, VertexState};
 
@@ -58,12 +61,12 @@ enum Cursor {
 #[derive(Debug, Default)]
 struct Slot {
     number: Option<usize>,
-    lines: Vec<Vec<u8>>,
-    /// Whether the last of `lines` has no end yet.
-    is_open: bool,
-    /// How much of the first of `lines` stands on the terminal already.
-    shown_bytes: usize,
+    /// Output that was not printed yet.
+    output: Vec<Chunk>,
+    /// What `output` takes in memory.
     pending_bytes: usize,
+    /// The line that was printed last, if it has no end yet.
+    open: Option<OpenLine>,
     warnings: Vec<String>,
     parts: BTreeSet<String>,
     shown_parts: Vec<Part>,
@@ -72,22 +75,39 @@ struct Slot {
     waits_since: Duration,
 }
 
+/// Output as it came.
+#[derive(Debug)]
+struct Chunk {
+    /// Time between the vertex's start and its coming.
+    since: Duration,
+    bytes: Vec<u8>,
+}
+
+/// A line without an end.
+#[derive(Debug)]
+struct OpenLine {
+    /// The time of its first byte and its text so far.
+    text: Vec<u8>,
+    /// Whether the cursor stands behind it; if not, it is told again from its start.
+    is_shown: bool,
+}
+
 impl Plain {
     /// Takes an event that `tracker` has taken already and found to be about the vertex at `index`.
-    pub(super) fn observe(&mut self, timed: &Timed, index: Option<usize>, tracker: &Tracker) {
+    pub(super) fn observe(&mut self, timed: Timed, index: Option<usize>, tracker: &Tracker) {
         let Some(index) = index else { return };
         if self.slots.len() <= index {
             self.slots.resize_with(index + 1, Slot::default);
         }
         let (slot, state) = (&mut self.slots[index], &tracker.vertices()[index]);
-        match &timed.event {
+        match timed.event {
             // Nothing is said of a vertex before it begins.
             Event::VertexAdded { .. } | Event::CacheMiss { .. } => return,
             Event::Output { bytes, .. } => slot.push(state.phase.elapsed(timed.at), bytes),
             Event::Status { id, .. } => {
-                slot.parts.insert(id.clone());
+                slot.parts.insert(id);
             }
-            Event::Warning { message, .. } => slot.warnings.push(message.clone()),
+            Event::Warning { message, .. } => slot.warnings.push(message),
             Event::Started { .. }
             | Event::CacheHit { .. }
             | Event::Completed { .. }
@@ -108,6 +128,12 @@ impl Plain {
     /// Whether there is anything to print.
     pub(super) fn is_due(&self) -> bool {
         !self.changed.is_empty()
+    }
+
+    /// Whether so much waits that it must be printed at once.
+    pub(super) fn is_full(&self) -> bool {
+        let is_full = |index: &usize| self.slots[*index].is_full();
+        self.changed.iter().any(is_full)
     }
 
     /// Adds the lines that are due at `now`.
@@ -155,8 +181,7 @@ impl Plain {
         let speed = |index: usize| f64::from(self.slots[index].updates) / waited(index).max(0.001);
         let is_overdue = |index: &usize| {
             Some(*index) != holder
-                && (waited(*index) > MAX_DELAY.as_secs_f64()
-                    || self.slots[*index].pending_bytes > PENDING_LIMIT_BYTES)
+                && (waited(*index) > MAX_DELAY.as_secs_f64() || self.slots[*index].is_full())
         };
         if let Some(overdue) = open.iter().copied().find(is_overdue) {
             return Some(overdue);
@@ -235,26 +260,21 @@ impl Plain {
             out.push(b'\n');
             self.cursor = Cursor::LineStart;
         }
-        self.slots[index].shown_bytes = 0;
+        if let Some(open) = &mut self.slots[index].open {
+            open.is_shown = false;
+        }
     }
 }
 
 impl Slot {
     /// Takes output that came `since` the vertex's start.
-    fn push(&mut self, since: Duration, bytes: &[u8]) {
-        self.pending_bytes += bytes.len();
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-            match self.lines.last_mut().filter(|_| self.is_open) {
-                Some(line) => line.extend_from_slice(text),
-                None => {
-                    let stamp = text::stamp(since);
-                    self.lines.push([stamp.as_bytes(), b" ", text].concat());
-                }
-            }
-            let length = self.lines.last().map_or(0, Vec::len);
-            self.is_open = text.len() == piece.len() && length < LINE_LIMIT_BYTES;
-        }
+    fn push(&mut self, since: Duration, bytes: Vec<u8>) {
+        self.pending_bytes += bytes.len() + size_of::<Chunk>();
+        self.output.push(Chunk { since, bytes });
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending_bytes > PENDING_LIMIT_BYTES
     }
 
     /// Warnings and news of parts, as they follow the number.
@@ -277,28 +297,56 @@ impl Slot {
         notes
     }
 
-    /// Writes the output: where the cursor is then, if it moved. An unfinished line is kept.
+    /// Writes the output: where the cursor is then, if there is any. An unfinished line is kept.
     fn print_lines(&mut self, number: usize, out: &mut Vec<u8>) -> Option<Cursor> {
         self.pending_bytes = 0;
-        let last = self.lines.len().checked_sub(1)?;
-        for (index, line) in self.lines.iter().enumerate() {
-            let shown = if index == 0 { self.shown_bytes } else { 0 };
-            if shown == 0 {
-                out.extend_from_slice(format!("#{number} ").as_bytes());
-            }
-            out.extend_from_slice(line.get(shown..).unwrap_or_default());
-            if index != last || !self.is_open {
-                out.push(b'\n');
-            }
+        if self.open.is_none() && self.output.is_empty() {
+            return None;
         }
-        if self.is_open {
-            self.lines.drain(..last);
-            self.shown_bytes = self.lines.first().map_or(0, Vec::len);
-            return Some(Cursor::MidLine);
+        let number = format!("#{number} ");
+        if let Some(open) = self.open.as_mut().filter(|open| !open.is_shown) {
+            out.extend_from_slice(number.as_bytes());
+            out.extend_from_slice(&open.text);
+            open.is_shown = true;
         }
-        self.lines.clear();
-        self.shown_bytes = 0;
-        Some(Cursor::LineStart)
+        for Chunk { since, bytes } in std::mem::take(&mut self.output) {
+            self.print_chunk(&number, &text::stamp(since), &bytes, out);
+        }
+        Some(match self.open {
+            Some(_) => Cursor::MidLine,
+            None => Cursor::LineStart,
+        })
+    }
+
+    /// Writes output behind the unfinished line, if there is one.
+    fn print_chunk(&mut self, number: &str, stamp: &str, bytes: &[u8], out: &mut Vec<u8>) {
+        let (first, rest) = match &self.open {
+            None => (&[][..], bytes),
+            Some(_) => bytes.split_at(memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1)),
+        };
+        out.extend_from_slice(first);
+        if let Some(mut open) = self.open.take().filter(|_| !first.ends_with(b"\n")) {
+            open.text.extend_from_slice(first);
+            self.keep_open(open.text, out);
+        }
+        let (whole, unfinished) = rest.split_at(memrchr(b'\n', rest).map_or(0, |at| at + 1));
+        let head = format!("{number}{stamp} ");
+        lines::push(out, head.as_bytes(), whole);
+        if !unfinished.is_empty() {
+            out.extend_from_slice(head.as_bytes());
+            out.extend_from_slice(unfinished);
+            self.keep_open([stamp.as_bytes(), b" ", unfinished].concat(), out);
+        }
+    }
+
+    /// Remembers the unfinished line that was just written, or ends it.
+    fn keep_open(&mut self, text: Vec<u8>, out: &mut Vec<u8>) {
+        if text.len() >= LINE_LIMIT_BYTES {
+            out.push(b'\n');
+            return;
+        }
+        let is_shown = true;
+        self.open = Some(OpenLine { text, is_shown });
     }
 }
 

@@ -4,6 +4,7 @@ use super::super::tracker::tests::{
     added, at, canceled, completed, failed, hit, output, started, status, warned,
 };
 use super::*;
+use crate::progress::event::{Stream, VertexRef};
 
 /// Renders events, printing after each of the times given and at the end.
 fn rendered(events: &[Timed], prints: &[u64]) -> String {
@@ -20,7 +21,7 @@ fn rendered(events: &[Timed], prints: &[u64]) -> String {
             plain.print(&tracker, now, &mut out);
         }
         let index = tracker.apply(event);
-        plain.observe(event, index, &tracker);
+        plain.observe(event.clone(), index, &tracker);
     }
     for now in prints {
         plain.print(&tracker, now, &mut out);
@@ -205,4 +206,74 @@ fn an_open_vertex_is_named_when_nothing_else_is_said() {
         &[50, 100, 200],
     );
     assert_eq!(text, "#1 sha256:a\n#1 DONE 0.1s\n\n#2 sha256:b\n");
+}
+
+#[test]
+fn output_is_told_alike_however_it_comes() {
+    let output_of = |bytes: &[u8]| Event::Output {
+        vertex: VertexRef("sha256:a".into()),
+        stream: Stream::Stdout,
+        bytes: bytes.to_vec(),
+    };
+    let text: Vec<u8> = (0..600_u16)
+        .flat_map(|line| {
+            [
+                vec![b'\r', 0xff, 0],
+                vec![b'x'; usize::from(line) % 97],
+                vec![b'\n'],
+            ]
+            .concat()
+        })
+        .chain(*b"no end")
+        .collect();
+    let lines = text.split(|byte| *byte == b'\n');
+    let told = lines.flat_map(|line| [b"\n#1 0.005 ", line].concat());
+    let want: Vec<u8> = b"#1 sha256:a"
+        .iter()
+        .copied()
+        .chain(told)
+        .chain(*b"\n#1 DONE 0.0s\n")
+        .collect();
+    for cut in [1, 2, 10, 99, 4_096, text.len()] {
+        for is_printed_often in [false, true] {
+            let (mut tracker, mut plain, mut out) =
+                (Tracker::default(), Plain::default(), Vec::new());
+            let pieces = text.chunks(cut).map(|piece| at(5, output_of(piece)));
+            let events = [at(0, started("a"))]
+                .into_iter()
+                .chain(pieces)
+                .chain([at(7, completed("a"))]);
+            for event in events {
+                let index = tracker.apply(&event);
+                plain.observe(event, index, &tracker);
+                if is_printed_often || plain.is_full() {
+                    plain.print(&tracker, Duration::from_millis(1_000_006), &mut out);
+                }
+            }
+            plain.print(&tracker, Duration::from_millis(1_000_008), &mut out);
+            assert!(
+                out == want,
+                "in pieces of {cut}: {}",
+                String::from_utf8_lossy(&out)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let (mut tracker, mut plain) = (Tracker::default(), Plain::default());
+    let mut taken = 0;
+    for event in (0..).map(|_| at(1, output("a", "\n"))) {
+        let index = tracker.apply(&event);
+        plain.observe(event, index, &tracker);
+        taken += 1;
+        if plain.is_full() {
+            break;
+        }
+    }
+    // Memory that is not the text counts too.
+    assert!(taken < PENDING_LIMIT_BYTES / 16, "{taken}");
+    plain.print(&tracker, Duration::from_millis(1_000_002), &mut Vec::new());
+    assert!(!plain.is_full());
 }

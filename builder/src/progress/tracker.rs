@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use memchr::memrchr_iter;
+
 use super::event::{Event, Timed, VertexRef};
 
 /// Lines of output that are kept of each vertex: what BuildKit shows of a failed step (`progressui/display.go`).
@@ -135,7 +137,7 @@ pub struct Part {
 }
 
 /// The last lines of a vertex's output.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
     lines: VecDeque<TailLine>,
     is_open: bool,
@@ -156,7 +158,13 @@ impl Tail {
         self.lines.iter()
     }
 
-    fn push(&mut self, at: Duration, bytes: &[u8]) {
+    fn push(&mut self, at: Duration, mut bytes: &[u8]) {
+        // Only what will be left is looked at.
+        let inner = &bytes[..bytes.len().saturating_sub(1)];
+        if let Some(end) = memrchr_iter(b'\n', inner).nth(TAIL_LINES - 1) {
+            bytes = &bytes[end + 1..];
+            self.is_open = false;
+        }
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             if !self.is_open {
@@ -168,7 +176,7 @@ impl Tail {
             }
             if let Some(line) = self.lines.back_mut() {
                 let room = TAIL_LINE_BYTES.saturating_sub(line.bytes.len());
-                line.bytes.extend(text.iter().take(room));
+                line.bytes.extend_from_slice(&text[..text.len().min(room)]);
             }
             self.is_open = text.len() == piece.len();
         }

@@ -171,6 +171,24 @@ fn the_tail_is_the_last_ten_lines_with_the_time_of_their_first_byte() {
 }
 
 #[test]
+fn the_tail_is_the_same_however_output_comes() {
+    for lines in 0..25 {
+        for end in ["", "\n", "\n\n", "open"] {
+            let text: String = (0..lines).map(|line| format!("{line}\n")).collect();
+            let text = format!("{text}{end}");
+            let tail = |cut: usize| {
+                let pieces = text.as_bytes().chunks(cut);
+                let mut events = vec![at(0, output("a", "before\nbegun"))];
+                events
+                    .extend(pieces.map(|piece| at(0, output("a", str::from_utf8(piece).unwrap()))));
+                tracked(&events).vertices()[0].tail.clone()
+            };
+            assert_eq!(tail(1_000), tail(1), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn long_lines_are_cut_and_empty_ones_kept() {
     let long = "x".repeat(TAIL_LINE_BYTES + 5);
     let tracker = tracked(&[at(0, output("a", &format!("{long}\n\nend\n")))]);
