@@ -130,6 +130,32 @@ fn secrets_and_tmpfs_leave_nothing() {
 }
 
 #[test]
+fn secrets_that_no_variable_can_hold_are_refused_and_files_of_them_are_not() {
+    for bytes in [&b"a\0b"[..], b"\xff"] {
+        let place = Place::new();
+        place.file("secret", bytes);
+        let given = format!(
+            "--secret=id=s,src={}",
+            place.context().join("secret").display()
+        );
+        place.file(
+            "Dockerfile",
+            "FROM busybox\nRUN --mount=type=secret,id=s,env=V true\n",
+        );
+        place
+            .build(&[&given])
+            .failure(1)
+            .says("secret s: not a text, which the variable V needs")
+            .says("hint: let the command read it from a file: --mount=type=secret,id=s")
+            .says("Dockerfile:2\n");
+        let text = "FROM busybox\nRUN --mount=type=secret,id=s wc -c < /run/secrets/s > /size\n";
+        place.file("Dockerfile", text);
+        let size = place.image(&[&given]).text("size");
+        assert_eq!(size.trim(), bytes.len().to_string());
+    }
+}
+
+#[test]
 fn what_cannot_be_mounted_is_told_with_line_and_remedy() {
     let cases = [
         (

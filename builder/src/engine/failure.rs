@@ -63,6 +63,11 @@ fn hint_of(error: &StepError) -> Option<String> {
             "give it with --secret=id={id},src=FILE or --secret=id={id},env=VARIABLE"
         ));
     }
+    if let StepError::SecretNotText { id, .. } = error {
+        return Some(format!(
+            "let the command read it from a file: --mount=type=secret,id={id}"
+        ));
+    }
     if let StepError::NoAgent { id } = error {
         return Some(format!(
             "start an agent (ssh-agent, ssh-add) and forward it with --ssh={id}"
@@ -99,6 +104,7 @@ fn kind_of(error: &StepError) -> FailureKind {
         StepError::Command { .. } | StepError::Start { .. } => FailureKind::Step,
         StepError::Copy(_)
         | StepError::NoSecret { .. }
+        | StepError::SecretNotText { .. }
         | StepError::NoAgent { .. }
         | StepError::Unsupported { .. }
         | StepError::Url { .. }

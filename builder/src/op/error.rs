@@ -87,6 +87,14 @@ pub enum StepError {
         /// Its id.
         id: String,
     },
+    /// A secret that no variable can have for a value.
+    #[error("secret {id}: not a text, which the variable {name} needs")]
+    SecretNotText {
+        /// Its id.
+        id: String,
+        /// The variable.
+        name: String,
+    },
     /// A required socket was not given.
     #[error("no SSH key {} forwarded from the client", frontend::gofmt::quote(id))]
     NoAgent {

@@ -141,8 +141,13 @@ fn source_of(
                 return Err(StepError::NoSecret { id: id.clone() });
             }
             if let Some(name) = env {
-                let value = String::from_utf8_lossy(data.as_deref().unwrap_or_default());
-                held.env.push((name.clone(), value.into_owned()));
+                let value = String::from_utf8(data.clone().unwrap_or_default()).ok();
+                let value = value.filter(|value| !value.contains('\0'));
+                let value = value.ok_or_else(|| StepError::SecretNotText {
+                    id: id.clone(),
+                    name: name.clone(),
+                })?;
+                held.env.push((name.clone(), value));
             }
             let file = |data| MountSource::File {
                 data: Content(data),
