@@ -49,6 +49,11 @@ fn a_command_over_its_memory_limit_says_so() {
             .says("hint: the command went over its memory limit of 16 MiB; raise it with --resource=memory=SIZE");
     }
     build(text, &["--resource=memory=512m"]).success();
+    // Nor is there room for what comes before the command.
+    build("FROM busybox\nRUN true\n", &["--resource=memory=4k"])
+        .failure(1)
+        .says("did not complete successfully: cannot allocate memory")
+        .says("raise it with --resource=memory=SIZE");
 }
 
 #[test]

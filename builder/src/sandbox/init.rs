@@ -290,7 +290,12 @@ fn finish(mut step: Step) {
 fn outcome(step: &Step) -> Result<Exit, SetupError> {
     let waited =
         waitpid(Some(step.pid), WaitOptions::empty()).attempt(Action::Receive, "exit status")?;
-    let stubs = said(&step.said)?;
+    let is_oom_killed = step.cgroup.is_oom_killed();
+    let stubs = match said(&step.said) {
+        // The limit is too low for so much as starting; what was made goes with the step's tree.
+        Err(SetupError::Vanished) if is_oom_killed => Stubs::default(),
+        said => said?,
+    };
     let status = waited
         .map(|(_, status)| status)
         .ok_or(SetupError::Vanished)?;
@@ -301,7 +306,7 @@ fn outcome(step: &Step) -> Result<Exit, SetupError> {
     };
     Ok(Exit {
         status,
-        is_oom_killed: step.cgroup.is_oom_killed(),
+        is_oom_killed,
         kept_stubs: take_back(step, &stubs)?,
     })
 }
