@@ -16,6 +16,9 @@ use crate::lock::locked;
 /// 10 MB/s log without stopping it, small against the memory budget.
 const OUTPUT_LIMIT_BYTES: usize = 1 << 20;
 
+/// Command output for which a display is woken before its time: to be woken for every chunk costs as much as to show it.
+const PRESSING_BYTES: usize = OUTPUT_LIMIT_BYTES / 4;
+
 /// What was waiting.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -40,7 +43,18 @@ pub(super) struct Queue {
 struct Inner {
     events: VecDeque<Timed>,
     output_bytes: usize,
+    /// Whether something other than output waits.
+    has_news: bool,
+    /// Whether who waits comes back by itself.
+    is_timed: bool,
     is_closed: bool,
+}
+
+impl Inner {
+    /// Whether there is something for which a display that comes back by itself is woken.
+    fn is_pressing(&self) -> bool {
+        self.is_closed || self.has_news || self.output_bytes >= PRESSING_BYTES
+    }
 }
 
 impl Queue {
@@ -61,16 +75,20 @@ impl Queue {
         self.drained.notify_all();
     }
 
-    /// Takes all that waits; if nothing does, waits for something, the end, or `timeout`.
+    /// Takes all that waits; if nothing does, waits for something, the end, or `timeout`. Little output waits for
+    /// `timeout` too.
     pub(super) fn take(&self, timeout: Option<Duration>) -> Batch {
         let mut inner = self.lock();
-        let is_idle = |inner: &mut Inner| inner.events.is_empty() && !inner.is_closed;
+        inner.is_timed = timeout.is_some();
         inner = match timeout {
-            None => self
-                .filled
-                .wait_while(inner, is_idle)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => {
+                let is_idle = |inner: &mut Inner| inner.events.is_empty() && !inner.is_closed;
+                self.filled
+                    .wait_while(inner, is_idle)
+                    .unwrap_or_else(PoisonError::into_inner)
+            }
             Some(timeout) => {
+                let is_idle = |inner: &mut Inner| !inner.is_pressing();
                 self.filled
                     .wait_timeout_while(inner, timeout, is_idle)
                     .unwrap_or_else(PoisonError::into_inner)
@@ -78,6 +96,7 @@ impl Queue {
             }
         };
         inner.output_bytes = 0;
+        inner.has_news = false;
         self.drained.notify_all();
         Batch {
             events: std::mem::take(&mut inner.events).into(),
@@ -106,6 +125,8 @@ impl EventSink for Queue {
                 .wait_while(inner, is_full)
                 .unwrap_or_else(PoisonError::into_inner);
             inner.output_bytes += size;
+        } else {
+            inner.has_news = true;
         }
         if inner.is_closed {
             return;
@@ -113,8 +134,11 @@ impl EventSink for Queue {
         // Read under the lock, so that times in the queue never run backwards.
         let at = self.clock.now();
         inner.events.push_back(Timed { at, event });
+        let is_woken = !inner.is_timed || inner.is_pressing();
         drop(inner);
-        self.filled.notify_one();
+        if is_woken {
+            self.filled.notify_one();
+        }
     }
 }
 
@@ -165,6 +189,36 @@ mod tests {
         assert!(queue.take(None).is_last);
         queue.emit(started());
         assert!(queue.take(None).events.is_empty());
+    }
+
+    #[test]
+    fn little_output_wakes_nobody_before_the_time() {
+        let hour = Some(Duration::from_secs(3_600));
+        let short = Duration::from_millis(20);
+        let queue = Arc::new(Queue::new(Clock::system()));
+        queue.emit(output(1));
+        let begun = std::time::Instant::now();
+        assert_eq!(queue.take(Some(short)).events.len(), 1);
+        assert!(begun.elapsed() >= short);
+        for pressing in [started(), output(PRESSING_BYTES)] {
+            let writer = std::thread::spawn({
+                let queue = Arc::clone(&queue);
+                move || {
+                    queue.emit(output(1));
+                    std::thread::sleep(short);
+                    queue.emit(pressing);
+                }
+            });
+            assert_eq!(queue.take(hour).events.len(), 2);
+            writer.join().unwrap();
+        }
+        // Who does not come back by itself is told of everything.
+        let writer = std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || queue.emit(output(1))
+        });
+        assert_eq!(queue.take(None).events.len(), 1);
+        writer.join().unwrap();
     }
 
     #[test]
