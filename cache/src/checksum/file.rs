@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
@@ -100,54 +100,51 @@ pub fn hash_reader(mut reader: impl Read) -> io::Result<ContentDigest> {
     }
 }
 
-/// Does `work` on every item, on at most `threads` threads; results in the order of the items. After an error no further
-/// block of items is begun. Blocks are begun in order and the ones begun are finished, so the error returned is that of
-/// the first item that fails, whatever the threads do.
-pub fn in_parallel<T: Sync, R: Send, E: Send>(
-    items: &[T],
+/// Does `work` on every item, on at most `threads` threads. After an error no further block of items is begun. Blocks are
+/// begun in order and the ones begun are finished, so the error returned is that of the first item that fails, whatever
+/// the threads do.
+pub fn in_parallel<T: Send, E: Send>(
+    items: &mut [T],
     threads: usize,
-    work: impl Fn(&T) -> Result<R, E> + Sync,
-) -> Result<Vec<R>, E> {
+    work: impl Fn(&mut T) -> Result<(), E> + Sync,
+) -> Result<(), E> {
     /// Fewer items than this are not worth a thread: starting one costs as much as hashing ten small files.
     const WORTH_A_THREAD: usize = 16;
     let threads = threads.min(items.len().div_ceil(WORTH_A_THREAD)).max(1);
     if threads == 1 {
-        return items.iter().map(work).collect();
+        return items.iter_mut().try_for_each(work);
     }
     // Neighbours go to one thread: they often lie in one directory, whose lock two threads would fight for.
     let block = (items.len() / (threads * 8)).clamp(1, 64);
-    let next = AtomicUsize::new(0);
+    let blocks = Mutex::new(items.chunks_mut(block).enumerate());
+    let failed: Mutex<Option<(usize, E)>> = Mutex::new(None);
+    let next = || match locked(&failed).is_some() {
+        true => None,
+        false => locked(&blocks).next(),
+    };
     let run = || {
-        let mut done = Vec::new();
-        loop {
-            let start = next.fetch_add(block, Ordering::Relaxed);
-            if start >= items.len() {
-                return done;
-            }
-            for (at, item) in items.iter().enumerate().skip(start).take(block) {
-                let result = work(item);
-                let is_error = result.is_err();
-                done.push((at, result));
-                if is_error {
-                    next.store(items.len(), Ordering::Relaxed);
-                    return done;
+        while let Some((number, block)) = next() {
+            if let Err(error) = block.iter_mut().try_for_each(&work) {
+                let mut failed = locked(&failed);
+                if failed.as_ref().is_none_or(|(first, _)| number < *first) {
+                    *failed = Some((number, error));
                 }
             }
         }
     };
-    let mut results: Vec<(usize, Result<R, E>)> = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(run)).collect();
-        let mut results = run();
-        for other in others {
-            match other.join() {
-                Ok(more) => results.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+    // A thread that panics passes it on when the scope ends.
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(run);
         }
-        results
+        run();
     });
-    results.sort_by_key(|(at, _)| *at);
-    results.into_iter().map(|(_, result)| result).collect()
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -175,10 +172,14 @@ mod tests {
 
     #[test]
     fn parallel_work_keeps_order_and_reports_the_first_error() {
-        let items: Vec<u32> = (0..1000).collect();
-        let doubled = in_parallel(&items, 4, |n| Ok::<_, ()>(n * 2)).unwrap();
-        assert_eq!(doubled, items.iter().map(|n| n * 2).collect::<Vec<_>>());
-        let failed = in_parallel(&items, 4, |n| if *n >= 10 { Err(*n) } else { Ok(()) });
+        let mut items: Vec<u32> = (0..1000).collect();
+        let double = |n: &mut u32| {
+            *n *= 2;
+            Ok::<_, ()>(())
+        };
+        in_parallel(&mut items, 4, double).unwrap();
+        assert_eq!(items, (0..1000).map(|n| n * 2).collect::<Vec<_>>());
+        let failed = in_parallel(&mut items, 4, |n| if *n >= 10 { Err(*n) } else { Ok(()) });
         assert_eq!(failed, Err(10));
     }
 }

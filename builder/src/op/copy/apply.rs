@@ -49,8 +49,10 @@ pub fn apply(
     let index = plan.index()?;
     let writer = Writer::open(tree)?;
     writer.make_directories(plan)?;
-    let files: Vec<&PlannedEntry> = plan.entries.iter().filter(|e| is_own_file(e)).collect();
-    in_parallel(&files, threads, |entry| writer.write_file(entry, sources))?;
+    let mut files: Vec<&PlannedEntry> = plan.entries.iter().filter(|e| is_own_file(e)).collect();
+    in_parallel(&mut files, threads, |entry| {
+        writer.write_file(entry, sources)
+    })?;
     writer.unpack(plan, sources)?;
     for entry in &plan.entries {
         writer.make_other(entry)?;

@@ -261,21 +261,22 @@ fn inline(data: &[u8]) -> PlannedKind {
 fn kind_of(placement: &Placement<'_>, node: &Node, group: Option<u32>) -> PlannedKind {
     match &node.entry.kind {
         SourceKind::Directory => PlannedKind::Directory,
-        SourceKind::File { .. } => match node.hashed {
-            Some(hashed) => PlannedKind::File {
-                size: hashed.size,
-                content: hashed.content,
-                bytes: Bytes::Source {
-                    input: placement.copy.input,
-                    path: join(&placement.pick.path, &node.relative),
-                    stamp: hashed.stamp,
-                },
-                group,
-                link_to: None,
+        SourceKind::File {
+            size,
+            content: Some(content),
+        } => PlannedKind::File {
+            size: *size,
+            content: *content,
+            bytes: Bytes::Source {
+                input: placement.copy.input,
+                path: join(&placement.pick.path, &node.relative),
+                stamp: node.entry.stamp,
             },
-            // Selecting hashes every file.
-            None => inline(b""),
+            group,
+            link_to: None,
         },
+        // Selecting hashes every file.
+        SourceKind::File { content: None, .. } => inline(b""),
         SourceKind::Symlink(target) => PlannedKind::Symlink(target.clone()),
         SourceKind::CharDevice(major, minor) => PlannedKind::CharDevice(*major, *minor),
         SourceKind::BlockDevice(major, minor) => PlannedKind::BlockDevice(*major, *minor),

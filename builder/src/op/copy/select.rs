@@ -283,14 +283,12 @@ impl Walk<'_> {
                 self.nodes.push(Node {
                     relative,
                     entry,
-                    hashed: None,
                     reason: Reason::OnTheWay,
                 });
             }
             self.nodes.push(Node {
                 relative: relative.clone(),
                 entry,
-                hashed: None,
                 reason: Reason::Meant,
             });
         } else if is_directory && self.filter.may_be_meant_below(&relative) {
@@ -327,23 +325,22 @@ impl Walk<'_> {
     }
 }
 
+/// Finds the digests of all files, each kept where the file's entry is: there may be very many.
 fn hash(tree: &dyn SourceTree, picks: &mut [Pick], threads: usize) -> Result<(), CopyError> {
-    let mut files: Vec<(Vec<u8>, &mut Node)> = Vec::new();
+    let mut files: Vec<(&[u8], &mut Node)> = Vec::new();
     for pick in picks {
-        let root = &pick.path;
-        for node in &mut pick.nodes {
-            if matches!(node.entry.kind, SourceKind::File { .. }) {
-                files.push((join(root, &node.relative), node));
-            }
-        }
+        let root = pick.path.as_slice();
+        let is_file = |node: &&mut Node| matches!(node.entry.kind, SourceKind::File { .. });
+        files.extend(
+            pick.nodes
+                .iter_mut()
+                .filter(is_file)
+                .map(|node| (root, node)),
+        );
     }
-    let wanted: Vec<(&[u8], &SourceEntry)> = files
-        .iter()
-        .map(|(path, node)| (path.as_slice(), &node.entry))
-        .collect();
-    let digests = in_parallel(&wanted, threads, |(path, entry)| tree.digest(path, entry))?;
-    for ((_, node), digest) in files.iter_mut().zip(digests) {
-        node.hashed = Some(digest);
-    }
-    Ok(())
+    in_parallel(&mut files, threads, |(root, node)| {
+        let hashed = tree.digest(&join(root, &node.relative), &node.entry)?;
+        node.entry.set_hashed(hashed);
+        Ok(())
+    })
 }

@@ -9,7 +9,7 @@ use frontend::graph::{Chmod, InputIndex, Owner};
 use super::chmod::ModeChange;
 use super::error::shown;
 use super::resolve::join;
-use super::source::{Hashed, LinkIdentity, SourceEntry, SourceKind};
+use super::source::{LinkIdentity, SourceEntry, SourceKind};
 
 /// Parts of an explanation: beyond this many files, they are told by the first name below each source.
 const EXPLAINED_FILES: usize = 200;
@@ -84,8 +84,6 @@ pub(super) struct Node {
     /// Relative to the pick; empty for the pick itself.
     pub(super) relative: Vec<u8>,
     pub(super) entry: SourceEntry,
-    /// Of regular files, once hashed.
-    pub(super) hashed: Option<Hashed>,
     pub(super) reason: Reason,
 }
 
@@ -100,8 +98,15 @@ impl Selection {
             .flat_map(|copy| &copy.picks)
             .flat_map(|pick| &pick.nodes);
         nodes
-            .filter_map(|node| node.hashed)
-            .map(|hashed| hashed.size)
+            .map(|node| match node.entry.kind {
+                SourceKind::File { size, .. } => size,
+                SourceKind::Directory
+                | SourceKind::Symlink(_)
+                | SourceKind::CharDevice(..)
+                | SourceKind::BlockDevice(..)
+                | SourceKind::Fifo
+                | SourceKind::Socket => 0,
+            })
             .sum()
     }
 
@@ -204,9 +209,8 @@ fn described(node: &Node) -> String {
     let digest = |bytes: &[u8]| cache::digest::hex(&blake3::hash(bytes).as_bytes()[..8]);
     let (kind, content) = match &entry.kind {
         SourceKind::Directory => ("directory", String::new()),
-        SourceKind::File { .. } => {
-            let content = node.hashed.map(|hashed| hashed.content.0);
-            let content = content.as_ref().map_or(&[][..], |content| &content[..8]);
+        SourceKind::File { content, .. } => {
+            let content = content.as_ref().map_or(&[][..], |content| &content.0[..8]);
             ("file", cache::digest::hex(content))
         }
         SourceKind::Symlink(target) => ("link", digest(target)),
@@ -253,8 +257,8 @@ fn encode(node: &Node, at: usize, links: &mut BTreeMap<LinkIdentity, usize>, out
     let device = |major: u32, minor: u32| [major.to_le_bytes(), minor.to_le_bytes()].concat();
     let (tag, detail): (u8, Vec<u8>) = match &entry.kind {
         SourceKind::Directory => (b'd', Vec::new()),
-        SourceKind::File { .. } => {
-            let content = node.hashed.map(|hashed| hashed.content.0.to_vec());
+        SourceKind::File { content, .. } => {
+            let content = content.map(|content| content.0.to_vec());
             (b'f', content.unwrap_or_default())
         }
         SourceKind::Symlink(target) => (b'l', target.clone()),

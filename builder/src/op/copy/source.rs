@@ -26,8 +26,19 @@ pub struct SourceEntry {
     pub capability: Option<Vec<u8>>,
     /// Equal for the names of one file, if it may have several.
     pub link: Option<LinkIdentity>,
-    /// Which version of a file of the client this is.
+    /// Which version of a file of the client this is; once hashed, as [`Hashed::stamp`].
     pub stamp: Option<FileStat>,
+}
+
+impl SourceEntry {
+    /// Takes over what hashing a regular file found out.
+    pub(super) fn set_hashed(&mut self, hashed: Hashed) {
+        self.kind = SourceKind::File {
+            size: hashed.size,
+            content: Some(hashed.content),
+        };
+        self.stamp = hashed.stamp;
+    }
 }
 
 /// Tells the files of a source that may have several names apart.
@@ -39,7 +50,7 @@ pub struct LinkIdentity(pub Vec<u8>);
 pub enum SourceKind {
     /// A directory.
     Directory,
-    /// A regular file; its digest, where it is known without reading.
+    /// A regular file; its digest, where it is known: of layers without reading, of contexts once it was hashed.
     File {
         /// Size in bytes.
         size: u64,
