@@ -8,6 +8,7 @@ use cache::layer::index::LayerIndex;
 use frontend::graph::InputIndex;
 
 use super::error::WriteError;
+use super::hashed_list::HashedList;
 use super::resolve::Step;
 use super::source::DestinationEntry;
 
@@ -167,12 +168,12 @@ impl PlannedEntry {
 impl CopyPlan {
     /// The layer key: everything of the layer but times and where bytes lie.
     pub fn key(&self) -> CacheKey {
-        let mut bytes = Vec::new();
+        let mut entries = HashedList::default();
         for entry in &self.entries {
-            encode(entry, &mut bytes);
+            entries.add(|bytes| encode(entry, bytes));
         }
         let mut key = KeyBuilder::new("copy layer");
-        key.bytes("entries", blake3::hash(&bytes).as_bytes());
+        key.bytes("entries", entries.finish().as_bytes());
         key.finish()
     }
 

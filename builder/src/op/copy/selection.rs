@@ -8,6 +8,7 @@ use frontend::graph::{Chmod, InputIndex, Owner};
 
 use super::chmod::ModeChange;
 use super::error::shown;
+use super::hashed_list::HashedList;
 use super::resolve::join;
 use super::source::{LinkIdentity, SourceEntry, SourceKind};
 
@@ -129,13 +130,13 @@ impl Selection {
                     add_options(&mut key, copy);
                     for pick in &copy.picks {
                         let mut links = BTreeMap::new();
-                        let mut bytes = Vec::new();
+                        let mut content = HashedList::default();
                         for (at, node) in pick.nodes.iter().enumerate() {
-                            encode(node, at, &mut links, &mut bytes);
+                            content.add(|bytes| encode(node, at, &mut links, bytes));
                         }
                         key.bytes("source", &pick.name)
                             .number("unpacked", (pick.treatment == Treatment::Unpacked).into())
-                            .bytes("content", blake3::hash(&bytes).as_bytes());
+                            .bytes("content", content.finish().as_bytes());
                     }
                 }
             }
@@ -160,47 +161,49 @@ impl Selection {
 
 /// One part a file (type, mode, owner, digest), or one for each first name below a large source.
 fn explain(pick: &Pick, parts: &mut Vec<Part>) {
-    let is_large = pick.nodes.len() > EXPLAINED_FILES;
-    let mut groups: Vec<(Vec<u8>, blake3::Hasher)> = Vec::new();
+    if pick.nodes.len() > EXPLAINED_FILES {
+        return explain_groups(pick, parts);
+    }
     let mut links = BTreeMap::new();
     for (at, node) in pick.nodes.iter().enumerate() {
-        if !is_large {
-            let first = match &node.entry.link {
-                Some(identity) => *links.entry(identity.clone()).or_insert(at),
-                None => at,
-            };
-            let first = pick.nodes.get(first).filter(|_| first != at);
-            // A directory whose files changed has not.
-            parts.push(Part {
-                name: format!("file {}", shown(&join(&pick.path, &node.relative))),
-                value: match first {
-                    Some(first) => format!("{} {}", described(node), shown(&first.relative)),
-                    None => described(node),
-                },
-            });
-            continue;
-        }
-        let slash = node.relative.iter().position(|byte| *byte == b'/');
-        let first = slash.map_or(&node.relative[..], |slash| &node.relative[..slash]);
-        let mut bytes = Vec::new();
-        encode(node, at, &mut links, &mut bytes);
-        match groups.last_mut() {
-            Some((name, hasher)) if name == first => {
-                hasher.update(&bytes);
-            }
-            Some(_) | None => {
-                let mut hasher = blake3::Hasher::new();
-                hasher.update(&bytes);
-                groups.push((first.to_vec(), hasher));
-            }
-        }
-    }
-    for (name, hasher) in groups {
+        let first = match &node.entry.link {
+            Some(identity) => *links.entry(identity.clone()).or_insert(at),
+            None => at,
+        };
+        let first = pick.nodes.get(first).filter(|_| first != at);
+        // A directory whose files changed has not.
         parts.push(Part {
-            name: format!("file {}", shown(&join(&pick.path, &name))),
-            value: cache::digest::hex(&hasher.finalize().as_bytes()[..8]),
+            name: format!("file {}", shown(&join(&pick.path, &node.relative))),
+            value: match first {
+                Some(first) => format!("{} {}", described(node), shown(&first.relative)),
+                None => described(node),
+            },
         });
     }
+}
+
+fn explain_groups(pick: &Pick, parts: &mut Vec<Part>) {
+    let mut links = BTreeMap::new();
+    let mut at = 0;
+    let is_same = |left: &Node, right: &Node| first_name(left) == first_name(right);
+    for group in pick.nodes.chunk_by(is_same) {
+        let mut nodes = HashedList::default();
+        for node in group {
+            nodes.add(|bytes| encode(node, at, &mut links, bytes));
+            at += 1;
+        }
+        let name = group.first().map_or(&[][..], first_name);
+        parts.push(Part {
+            name: format!("file {}", shown(&join(&pick.path, name))),
+            value: cache::digest::hex(&nodes.finish().as_bytes()[..8]),
+        });
+    }
+}
+
+/// The first name of a node's path below its pick.
+fn first_name(node: &Node) -> &[u8] {
+    let mut names = node.relative.split(|byte| *byte == b'/');
+    names.next().unwrap_or_default()
 }
 
 /// Type, mode, owner and digest of a node, separated by blanks.
