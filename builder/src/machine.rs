@@ -31,7 +31,7 @@ const WAITING_THREADS: usize = 2;
 
 /// Walks of directories go down a frame for each level, and a path of 4 095 bytes has 2 048 of them. Only what is used of
 /// a stack takes memory.
-const STACK_BYTES: usize = 32 << 20;
+pub(crate) const STACK_BYTES: usize = 32 << 20;
 
 /// This machine.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,8 @@
 //! taken as links. Only what is asked for is listed and read.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use cache::checksum::file::in_parallel;
 use frontend::graph::{CopyAction, FileAction, InputIndex, Unpack};
@@ -12,15 +14,16 @@ use frontend::ignore::{ExcludeMatcher, ParentsSource, has_wildcards, match_path}
 
 use super::archive;
 use super::chmod::ModeChange;
-use super::error::{CopyError, shown};
+use super::error::{CopyError, SourceError, shown};
 use super::resolve::{clean, components, join, split};
 use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::source::{SourceEntry, SourceKind, SourceTree, not_found, resolve_source};
+use crate::machine::STACK_BYTES;
 
 /// The trees that the inputs of an op are; an input that is not there is empty.
 pub type Sources<'a> = BTreeMap<InputIndex, &'a dyn SourceTree>;
 
-/// Finds the files and hashes them on at most `threads` threads.
+/// Finds the files and hashes them, both on at most `threads` threads.
 pub fn select(
     actions: &[FileAction],
     sources: &Sources<'_>,
@@ -63,7 +66,8 @@ fn select_copy(
     let exclude = exclude_of(copy)?;
     let mut picks = Vec::new();
     for source in &copy.sources {
-        pick(tree, source, &filter(copy, source, &exclude)?, &mut picks)?;
+        let filter = filter(copy, source, &exclude)?;
+        pick(tree, source, &filter, threads, &mut picks)?;
     }
     hash(tree, &mut picks, threads)?;
     if copy.unpack == Unpack::Archives {
@@ -98,7 +102,7 @@ pub(super) fn matched(
         has_exceptions: false,
     };
     let mut picks = Vec::new();
-    pick(tree, source, &filter, &mut picks)?;
+    pick(tree, source, &filter, 1, &mut picks)?;
     if filter.parents.is_none() {
         return Ok(picks.len());
     }
@@ -179,6 +183,7 @@ fn pick(
     tree: &dyn SourceTree,
     source: &str,
     filter: &Filter<'_>,
+    threads: usize,
     picks: &mut Vec<Pick>,
 ) -> Result<(), CopyError> {
     let root = match &filter.parents {
@@ -209,15 +214,16 @@ fn pick(
         let Some(entry) = entry else {
             return Err(not_found(tree, &named));
         };
-        let mut nodes = Vec::new();
         let mut walk = Walk {
             tree,
             filter,
             root: &followed.path,
-            nodes: &mut nodes,
+            spare: &AtomicUsize::new(threads.saturating_sub(1)),
+            nodes: Vec::new(),
             waiting: Vec::new(),
         };
         walk.add(Vec::new(), entry)?;
+        let nodes = walk.nodes;
         picks.push(Pick {
             name: split(&named).map_or_else(Vec::new, |(_, name)| name.to_vec()),
             path: followed.path,
@@ -263,11 +269,16 @@ fn matches(tree: &dyn SourceTree, pattern: &[u8]) -> Result<Vec<Vec<u8>>, CopyEr
 }
 
 /// Collects what is selected below a pick.
+///
+/// A thread that finds several directories in one hands half of them to another while fewer than wanted are at work, each
+/// half again as soon as one ends; the halves are put together in order.
 struct Walk<'a> {
     tree: &'a dyn SourceTree,
     filter: &'a Filter<'a>,
     root: &'a [u8],
-    nodes: &'a mut Vec<Node>,
+    /// How many more threads may be started.
+    spare: &'a AtomicUsize,
+    nodes: Vec<Node>,
     /// Directories that are selected as soon as something below them is.
     waiting: Vec<(Vec<u8>, SourceEntry)>,
 }
@@ -277,36 +288,104 @@ impl Walk<'_> {
         // The source itself is always meant: patterns are for what is below it.
         let is_meant = relative.is_empty() || self.filter.is_meant(&relative);
         let is_directory = entry.kind == SourceKind::Directory;
+        let below = is_directory.then(|| relative.clone());
         if is_meant {
             self.check_reserved(&relative, &entry)?;
-            for (relative, entry) in self.waiting.drain(..) {
-                self.nodes.push(Node {
-                    relative,
-                    entry,
-                    reason: Reason::OnTheWay,
-                });
-            }
+            self.take_waiting();
             self.nodes.push(Node {
-                relative: relative.clone(),
+                relative,
                 entry,
                 reason: Reason::Meant,
             });
         } else if is_directory && self.filter.may_be_meant_below(&relative) {
-            self.waiting.push((relative.clone(), entry));
+            self.waiting.push((relative, entry));
         } else {
             return Ok(());
         }
-        if is_directory {
+        if let Some(relative) = below {
             let depth = self.waiting.len();
-            for (name, child) in self.tree.children(&join(self.root, &relative))? {
-                self.add(join(&relative, &name), child)?;
-            }
+            let children = self.tree.children(&join(self.root, &relative))?;
+            self.add_below(&relative, children)?;
             if !is_meant && self.waiting.len() == depth {
                 // Nothing below took it along.
                 self.waiting.pop();
             }
         }
         Ok(())
+    }
+
+    fn take_waiting(&mut self) {
+        for (relative, entry) in self.waiting.drain(..) {
+            self.nodes.push(Node {
+                relative,
+                entry,
+                reason: Reason::OnTheWay,
+            });
+        }
+    }
+
+    fn add_below(
+        &mut self,
+        directory: &[u8],
+        mut children: Vec<(Vec<u8>, SourceEntry)>,
+    ) -> Result<(), CopyError> {
+        let is_directory = |child: &(Vec<u8>, SourceEntry)| child.1.kind == SourceKind::Directory;
+        let directories = children.iter().filter(|child| is_directory(child)).count();
+        if directories < 2 || !self.takes_thread() {
+            let mut children = children.into_iter();
+            return children.try_for_each(|(name, child)| self.add(join(directory, &name), child));
+        }
+        let all = children.iter().enumerate();
+        let middle = all
+            .filter(|(_, child)| is_directory(child))
+            .nth(directories / 2);
+        let second = children.split_off(middle.map_or(0, |(at, _)| at));
+        let mut other = Walk {
+            nodes: Vec::new(),
+            waiting: Vec::new(),
+            ..*self
+        };
+        let spare = self.spare;
+        let has_one_ended = AtomicBool::new(false);
+        // Whichever half ends first leaves its thread to others; one goes on.
+        let end = || match has_one_ended.swap(true, Ordering::Relaxed) {
+            true => {}
+            false => drop(spare.fetch_add(1, Ordering::Relaxed)),
+        };
+        let unread = |source| SourceError::Layer {
+            path: shown(&join(self.root, directory)),
+            source_name: self.tree.name().to_owned(),
+            source,
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            let second = thread.spawn_scoped(scope, || {
+                let added = other.add_below(directory, second);
+                end();
+                added.map(|()| other.nodes)
+            });
+            let first = self.add_below(directory, children);
+            end();
+            let second = match second {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(error) => Err(unread(error).into()),
+            };
+            (first, second)
+        });
+        first?;
+        let second = second?;
+        if !second.is_empty() {
+            self.take_waiting();
+            self.nodes.extend(second);
+        }
+        Ok(())
+    }
+
+    fn takes_thread(&self) -> bool {
+        let less = |spare: usize| spare.checked_sub(1);
+        self.spare
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_ok()
     }
 
     fn check_reserved(&self, relative: &[u8], entry: &SourceEntry) -> Result<(), CopyError> {

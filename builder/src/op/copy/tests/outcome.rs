@@ -86,6 +86,53 @@ fn selections_have_keys_and_explanations() {
 }
 
 #[test]
+fn a_selection_is_the_same_for_any_number_of_threads() {
+    let world = World::new(&[]);
+    for number in 0..300 {
+        let (wide, deep) = (number % 7, number % 5);
+        let name = ["keep", "drop", "other"][number % 3];
+        world.file(&format!("w/{wide}/{deep}/{name}{number}"), "x");
+    }
+    let context = std::sync::Arc::new(world.context());
+    let source = ContextSource::new("context", context);
+    let sources = Sources::from([(InputIndex(1), &source as _)]);
+    let parents = |source: &str| changed(&[source], "/", |a| a.keeps_parents = true);
+    let exclude = |patterns: &[&str]| {
+        let patterns = patterns
+            .iter()
+            .map(|pattern| (*pattern).to_owned())
+            .collect();
+        changed(&["w"], "/", |a| a.exclude = patterns)
+    };
+    let all = [
+        copy(&["."], "/"),
+        parents("w/*/3/keep*"),
+        parents("w/./6/**/drop*"),
+        exclude(&["**/drop*", "1", "2"]),
+        exclude(&["*", "!6/4/keep*"]),
+    ];
+    for (at, actions) in all.iter().enumerate() {
+        let with = |threads| {
+            let selection = select(actions, &sources, threads).unwrap();
+            (selection.key(), selection.files(), selection.bytes())
+        };
+        let alone = with(1);
+        assert!(alone.2 > 0, "actions {at}");
+        for threads in [2, 3, 8, 2, 3, 8] {
+            assert_eq!(with(threads), alone, "actions {at} by {threads} threads");
+        }
+    }
+    // Of several errors it is the first in order.
+    for directory in [6, 2, 4] {
+        world.file(&format!("w/{directory}/1/.wh.x"), "");
+    }
+    for threads in [1, 2, 3, 8] {
+        let error = select(&copy(&["w"], "/"), &sources, threads).unwrap_err();
+        assert!(error.to_string().contains("2/1/.wh.x"), "{error}");
+    }
+}
+
+#[test]
 fn a_plan_becomes_a_tree() {
     assert!(
         rustix::process::geteuid().is_root(),
