@@ -389,10 +389,9 @@ impl ContextDir {
     }
 
     fn fail(&self, attempt: &'static str, path: &[u8]) -> impl Fn(Errno) -> ContextError {
-        let path = self.shown(path);
         move |errno| ContextError::Io {
             attempt,
-            path: path.clone(),
+            path: self.shown(path),
             source: errno.into(),
         }
     }

@@ -26,7 +26,7 @@ use cache::layer::index::LayerIndex;
 use cache::layer::tree::both_times;
 use frontend::graph::InputIndex;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, chmodat, chownat, copy_file_range,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, copy_file_range,
     fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, makedev, mkdirat, mknodat,
     openat, symlinkat, utimensat,
 };
@@ -59,6 +59,10 @@ pub fn apply(
     }
     writer.finish_directories(plan)?;
     Ok(index)
+}
+
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
 /// Whether an entry is a file with bytes of its own, outside of archives.
@@ -109,10 +113,9 @@ impl Writer {
         attempt: &'static str,
         path: &[u8],
     ) -> impl Fn(E) -> WriteError {
-        let path = self.path.join(OsStr::from_bytes(path));
         move |error| WriteError::Io {
             attempt,
-            path: path.clone(),
+            path: self.path.join(OsStr::from_bytes(path)),
             source: error.into(),
         }
     }
@@ -241,18 +244,17 @@ impl Writer {
             Bytes::Source { input, path, stamp } => {
                 let source = tree_of(*input, sources).open(path)?;
                 let changed = || CopyError::from(WriteError::Changed(shown(path)));
-                if !source.metadata().is_ok_and(|found| found.is_file()) {
+                let Some(found) = fstat(&source).ok().filter(is_regular) else {
                     return Err(changed());
-                }
-                let is_the_hashed = |file: &File| match stamp {
-                    Some(stamp) => fstat(file).is_ok_and(|found| FileStat::from(&found) == *stamp),
-                    None => true,
                 };
-                let was = is_the_hashed(&source);
+                let is_the_hashed =
+                    |found: &Stat| stamp.is_none_or(|stamp| FileStat::from(found) == stamp);
                 let copied = self
                     .copy_bytes(&source, &mut file, *size)
                     .map_err(self.fail("write", &entry.path))?;
-                let is_sure = was && copied == *size && is_the_hashed(&source);
+                let is_sure = is_the_hashed(&found)
+                    && copied == *size
+                    && (stamp.is_none() || fstat(&source).is_ok_and(|now| is_the_hashed(&now)));
                 if !is_sure && self.digest_of(&mut file, entry)? != *content {
                     return Err(changed());
                 }
