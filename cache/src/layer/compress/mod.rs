@@ -23,22 +23,23 @@
 //!
 //! # Memory
 //!
-//! At most seven chunks are on their way at once, each with its input and output: below 64 MiB.
+//! At most seven chunks are on their way at once, each with its input and output, and two more are written already but
+//! not hashed: below 72 MiB.
 
 pub mod cache;
 pub mod decompress;
 
 mod chunk;
+mod hashed;
 mod pool;
 
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use self::cache::ChunkCache;
 use self::chunk::Encoded;
+use self::hashed::Hashed;
 use self::pool::Pool;
 use super::error::LayerError;
 use super::index::LayerIndex;
@@ -143,11 +144,7 @@ pub struct Compressor<W> {
 impl<W: Write> Compressor<W> {
     /// Starts a blob.
     pub fn new(out: W, codec: Codec, options: CompressOptions) -> io::Result<Self> {
-        let mut out = Hashed {
-            out,
-            hasher: Sha256::new(),
-            size: 0,
-        };
+        let mut out = Hashed::new(out);
         if let Codec::Gzip(_) = codec {
             out.write(&GZIP_HEADER)?;
         }
@@ -167,7 +164,7 @@ impl<W: Write> Compressor<W> {
     pub fn finish(mut self) -> io::Result<(Compressed, W)> {
         self.cut()?;
         while let Some(encoded) = self.pool.next()? {
-            self.emit(&encoded)?;
+            self.emit(encoded)?;
         }
         if let Codec::Gzip(_) = self.codec {
             self.out.write(&DEFLATE_END)?;
@@ -176,9 +173,8 @@ impl<W: Write> Compressor<W> {
             let [a, b, c, d, ..] = self.tar_size.to_le_bytes();
             self.out.write(&[a, b, c, d])?;
         }
-        self.out.out.flush()?;
-        let digest = Digest::from_hash(self.out.hasher.finalize().into());
-        let (size, chunks, reused) = (self.out.size, self.chunks, self.reused);
+        let (digest, size, out) = self.out.finish()?;
+        let (chunks, reused) = (self.chunks, self.reused);
         Ok((
             Compressed {
                 digest,
@@ -186,7 +182,7 @@ impl<W: Write> Compressor<W> {
                 chunks,
                 reused,
             },
-            self.out.out,
+            out,
         ))
     }
 
@@ -199,20 +195,20 @@ impl<W: Write> Compressor<W> {
         self.chunks += 1;
         while self.pool.is_full() {
             match self.pool.next()? {
-                Some(encoded) => self.emit(&encoded)?,
+                Some(encoded) => self.emit(encoded)?,
                 None => break,
             }
         }
         self.pool.submit(bytes)
     }
 
-    fn emit(&mut self, encoded: &Encoded) -> io::Result<()> {
+    fn emit(&mut self, encoded: Encoded) -> io::Result<()> {
         self.reused += u64::from(encoded.is_reused);
         if let Codec::Gzip(_) = self.codec {
             let part = crc32fast::Hasher::new_with_initial_len(encoded.crc, encoded.length);
             self.crc.combine(&part);
         }
-        self.out.write(&encoded.bytes)
+        self.out.write_chunk(encoded.bytes)
     }
 }
 
@@ -247,22 +243,6 @@ impl<W: Write> TarSink for Compressor<W> {
         } else {
             Ok(())
         }
-    }
-}
-
-/// Hashes and counts the blob.
-#[derive(Debug)]
-struct Hashed<W> {
-    out: W,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        self.out.write_all(bytes)
     }
 }
 
