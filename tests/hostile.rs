@@ -3,10 +3,10 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
 use std::process::Stdio;
 
 use crate::support::image::Image;
+use crate::support::process::measured;
 use crate::support::web::{Page, Web};
 use crate::support::{Outcome, Place, finish, layout, store};
 
@@ -379,43 +379,6 @@ fn overlays_own_attributes_are_no_content() {
     let base = format!("--build-context=hostile=oci-layout://{}", dir.display());
     drop(place.build(&[&base]).success());
     assert_unharmed(&place, "attributes");
-}
-
-/// Kilobytes of memory that a command took at most, with its outcome.
-fn measured(place: &Place, dir: &Path, flags: &[&str]) -> (Outcome, u64) {
-    let mut command = place.build_command();
-    command.args(flags).arg(dir);
-    let mut timed = std::process::Command::new("/bin/sh");
-    // The shell's own limit on what may be mapped ends a build that takes too much.
-    timed
-        .args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"])
-        .arg(command.get_program());
-    timed
-        .args(command.get_args())
-        .env_clear()
-        .stdin(Stdio::null());
-    timed.envs(
-        command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?))),
-    );
-    let mut child = timed.stderr(Stdio::piped()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut most = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        most = most.max(now.unwrap_or(0));
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    let output = child.wait_with_output().unwrap();
-    let outcome = Outcome {
-        code: output.status.code(),
-        stdout: String::new(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    };
-    (outcome, most)
 }
 
 #[test]

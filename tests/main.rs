@@ -28,6 +28,7 @@ mod doctor;
 mod durability;
 mod escape;
 mod explain;
+mod figures;
 mod hostile;
 mod interop;
 mod killing;

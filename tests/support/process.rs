@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{Outcome, wait_until};
+use super::{Outcome, Place, wait_until};
 
 /// A build at work; killed when dropped.
 pub(crate) struct Running {
@@ -139,4 +139,41 @@ pub(crate) fn assert_nothing_mounted(path: &Path) {
     let path = path.to_str().unwrap();
     let left: Vec<&str> = mounts.lines().filter(|line| line.contains(path)).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Kilobytes of memory that a command took at most, with its outcome.
+pub(crate) fn measured(place: &Place, dir: &Path, flags: &[&str]) -> (Outcome, u64) {
+    let mut command = place.build_command();
+    command.args(flags).arg(dir);
+    let mut timed = Command::new("/bin/sh");
+    // The shell's own limit on what may be mapped ends a build that takes too much.
+    timed
+        .args(["-c", "ulimit -n 1024; exec \"$@\"", "sh"])
+        .arg(command.get_program());
+    timed
+        .args(command.get_args())
+        .env_clear()
+        .stdin(Stdio::null());
+    timed.envs(
+        command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    let mut child = timed.stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        most = most.max(now.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let output = child.wait_with_output().unwrap();
+    let outcome = Outcome {
+        code: output.status.code(),
+        stdout: String::new(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    };
+    (outcome, most)
 }
