@@ -196,3 +196,7 @@ fn add_numbers(key: &mut KeyBuilder, [mode, uid, gid, is_required]: [u32; 4]) {
     key.number("gid", i128::from(gid));
     key.number("required", i128::from(is_required));
 }
+
+#[cfg(test)]
+#[path = "exec_key_tests.rs"]
+mod tests;

@@ -16,27 +16,45 @@ pub(super) fn definition_key(
     inputs: &[VertexId],
     base: Option<&CacheKey>,
 ) -> Option<CacheKey> {
+    let mut sources = Vec::new();
+    for action in &op.actions {
+        sources.push(
+            match input_of(action).and_then(|index| inputs.get(index.0)) {
+                None => None,
+                Some(input) => match &steps.vertex(*input).op {
+                    Op::Local(_) => return None,
+                    Op::Image(_)
+                    | Op::Git(_)
+                    | Op::Http(_)
+                    | Op::Exec(_)
+                    | Op::File(_)
+                    | Op::Merge(_) => Some(steps.key_of(*input)?),
+                },
+            },
+        );
+    }
+    Some(key_by_definition(op, base, &sources))
+}
+
+/// The actions as they are written, and for each of them the state key of where it copies from.
+fn key_by_definition(
+    op: &FileOp,
+    base: Option<&CacheKey>,
+    sources: &[Option<CacheKey>],
+) -> CacheKey {
     let mut key = KeyBuilder::new("file by definition");
     match base {
         Some(base) => key.key("base", base),
         None => key.absent("base"),
     };
     add_actions(&mut key, op);
-    for action in &op.actions {
-        match input_of(action).and_then(|index| inputs.get(index.0)) {
+    for source in sources {
+        match source {
+            Some(source) => key.key("input", source),
             None => key.absent("input"),
-            Some(input) => match &steps.vertex(*input).op {
-                Op::Local(_) => return None,
-                Op::Image(_)
-                | Op::Git(_)
-                | Op::Http(_)
-                | Op::Exec(_)
-                | Op::File(_)
-                | Op::Merge(_) => key.key("input", &steps.key_of(*input)?),
-            },
         };
     }
-    Some(key.finish())
+    key.finish()
 }
 
 /// What is copied, and onto which state.
@@ -106,3 +124,7 @@ pub(super) fn input_of(action: &FileAction) -> Option<InputIndex> {
         FileAction::Mkdir { .. } | FileAction::Mkfile { .. } => None,
     }
 }
+
+#[cfg(test)]
+#[path = "file_key_tests.rs"]
+mod tests;

@@ -21,9 +21,12 @@ mod exec;
 mod exec_key;
 mod file;
 mod file_key;
+#[cfg(test)]
+mod key_testing;
 mod miss;
 mod mount;
 mod mount_input;
 mod performer;
 mod results;
+mod stack_key;
 mod transfer;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cache::digest::{CacheKey, ChainId, DiffId};
+use cache::digest::{CacheKey, DiffId};
 use cache::key::builder::{KeyBuilder, Parts};
 use frontend::graph::{ExecOp, Op, VertexId};
 
@@ -10,7 +10,7 @@ use super::error::StepError;
 use super::results::{Pending, Right};
 use super::steps::{Done, Steps};
 use super::watch::StepNews;
-use super::{exec, exec_key, file, mount_input, remote};
+use super::{exec, exec_key, file, mount_input, remote, stack_key};
 use crate::cancel::CancelFlag;
 use crate::lock::locked;
 use crate::progress::event::Event;
@@ -55,13 +55,9 @@ impl Steps {
             }
             Op::Merge(op) => {
                 let inputs = &self.vertex(id).inputs;
-                let mut key = KeyBuilder::new("merge");
-                for input in [op.base, Some(op.upper)] {
-                    match self.state_below(inputs, input)? {
-                        Some(input) => key.key("input", &input),
-                        None => continue,
-                    };
-                }
+                let base = self.state_below(inputs, op.base)?;
+                let upper = self.state_below(inputs, Some(op.upper))?;
+                let key = stack_key::merge_key(base.as_ref(), upper.as_ref());
                 self.answer(id, key.finish(), key.into_parts(), None)
             }
             Op::Git(op) => {
@@ -114,13 +110,8 @@ impl Steps {
         let image = self.images.get(manifest).ok_or(StepError::Internal {
             what: "an image that was not resolved",
         })?;
-        let mut key = KeyBuilder::new("image");
-        match ChainId::of(&image.diff_ids) {
-            Some(chain) => key.text("chain", chain.0.as_str()),
-            None => key.absent("chain"),
-        };
         let done = Done {
-            key: key.finish(),
+            key: stack_key::image_key(&image.diff_ids),
             layers: image.diff_ids.clone(),
             created_ms: 0,
         };

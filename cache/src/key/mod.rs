@@ -14,11 +14,11 @@
 //! | image | chain id of its layers (equal file systems are equal whatever their tag or compression); while the layers are unknown, manifest digest and platform | – | tag, registry, config |
 //! | scratch | a constant | – | – |
 //! | local context | nothing: it has no key of its own | each selected path: type, mode bits, link target, device, bytes | mtime, owner, inode, host path, name of the context |
-//! | git | commit, subdirectory, whether `.git` is kept, whether submodules are left out | – | branch or tag name, remote's URL spelling, fetch options, credentials |
-//! | http | URL's file name, body digest (or checksum asked for) | body | URL, headers, validators: they only save fetching |
+//! | git | commit, subdirectory, whether submodules are left out, the remote if `.git` is kept | – | branch or tag name, the remote otherwise, fetch options, credentials |
+//! | http | URL's file name, body digest and time of last change (or checksum asked for) | body | URL, other headers, validators: they only save fetching |
 //! | exec | state key of the root; arguments as run (heredocs and inner blanks as written, shell included); environment in order, ARGs included; cwd; user; network; security mode; host name; names of extra hosts; shm size; ulimits; cgroup parent; devices; platform; per mount: target, type, read-only or not, mode, owner, and for a secret or ssh its id, target and variable name, required or not | bind mounts: content of the mounted path; cache mounts: content of the path its first content is from | secret values, agent keys, cache mount id and sharing, proxy variables, addresses of extra hosts, resource limits, progress name, the isolation rung |
 //! | mkdir, mkfile | path, mode, owner as resolved, data | observations of the destination | mtime |
-//! | copy, add | **layer key**: the planned layer itself, entry by entry: path, type, mode, owner as resolved, link target, device, content digest, hard link groups, directories passed through, what is replaced | all of it | mtimes, where the bytes lie, names given to `--chown`, the text of patterns: two ways of writing one copy are one layer |
+//! | copy, add | **layer key**: the planned layer itself, entry by entry: path, type, mode, owner as resolved, link target, device, content digest, hard link groups | all of it | mtimes, directories passed through, where the bytes lie, names given to `--chown`, the text of patterns: two ways of writing one copy are one layer |
 //! | merge | state keys of base and upper | – | – |
 //!
 //! *Why mtimes are out*: a checkout or a rebuild in another place changes nothing else. *Why the host's owner is out*:
@@ -39,7 +39,8 @@
 //!
 //! # Versions
 //!
-//! Keys begin with a version, rows with a check, the database with a number; digests are pinned in tests.
+//! Keys begin with a version, rows with a check, the database with a number. The keys of whole steps are pinned by
+//! `testdata/keys`, with one line for each input of the table.
 
 pub mod builder;
 pub mod index;
