@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -70,9 +71,14 @@ struct Build {
 
 impl Build {
     fn start(place: &Place, stage: usize, number: u64) -> Self {
+        Self::start_with(place, stage, number, &[])
+    }
+
+    fn start_with(place: &Place, stage: usize, number: u64, flags: &[&str]) -> Self {
         let output = place.path(&format!("{number}.tar"));
         let mut command = place.build_command();
         command
+            .args(flags)
             .arg(format!("--target=s{stage}"))
             .arg(format!("--output=type=oci,dest={}", output.display()))
             .arg(place.context());
@@ -218,6 +224,59 @@ fn killed_builds_leave_a_store_that_the_next_uses() {
                 "seed {seed}: {line} ran {count} times"
             );
         }
+        assert_well(&place, seed);
+    });
+}
+
+/// Looks after a store, over and over, as nobody should while builds run.
+fn look_after(place: &Place, stop: &AtomicBool, seed: u64) {
+    let mut fscks = 0;
+    while !stop.load(Ordering::Relaxed) || fscks == 0 {
+        for verb in [&["prune", "--all"][..], &["du", "--verbose"], &["fsck"]] {
+            let told = place.run(verb).success();
+            let is_well = verb[0] != "fsck" || told.stdout.contains("all well");
+            assert!(is_well, "seed {seed}: {}", told.stdout);
+        }
+        fscks += 1;
+        // Nobody may have tagged it since the last time.
+        let removed = place.run(["rm", "kept"]);
+        let is_known = removed.code == Some(0) || removed.stderr.contains("no such image");
+        assert!(is_known, "seed {seed}: {}", removed.stderr);
+    }
+}
+
+#[test]
+fn a_store_that_is_looked_after_serves_builds_meanwhile() {
+    const WAVES: u64 = 3;
+    rounds(|seed| {
+        let mut random = Random(seed);
+        let (place, world) = settle(&mut random, Luck::Good);
+        place.build(&["--target=s0"]).success();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let keeper = scope.spawn(|| look_after(&place, &stop, seed));
+            for wave in 0..WAVES {
+                let started: Vec<Build> = (0..6)
+                    .map(|number| {
+                        let flags: &[&str] = match random.below(3) {
+                            0 => &["--no-cache"],
+                            1 => &["--tag=kept"],
+                            _ => &[],
+                        };
+                        let stage = random.index(world.stages());
+                        Build::start_with(&place, stage, wave * 6 + number, flags)
+                    })
+                    .collect();
+                started
+                    .into_iter()
+                    .for_each(|build| build.end(&world, seed));
+            }
+            stop.store(true, Ordering::Relaxed);
+            keeper.join().unwrap();
+        });
+        assert_well(&place, seed);
+        let goal = world.stages() - 1;
+        Build::start(&place, goal, WAVES * 6).end(&world, seed);
         assert_well(&place, seed);
     });
 }

@@ -90,6 +90,54 @@ fn pruning_keeps_tagged_images_and_takes_the_rest() {
     assert_eq!(place.image(&[]).text("x"), "x\n");
 }
 
+/// Bytes of what `prune` said that it freed: `freed 21.3MB, 1.2MB left`.
+fn freed(told: &str) -> f64 {
+    let (_, rest) = told.rsplit_once("freed ").unwrap();
+    let (size, _) = rest.split_once(',').unwrap();
+    let at = size.find(|c: char| c.is_ascii_alphabetic()).unwrap();
+    let scale = match &size[at..] {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        other => panic!("{other}"),
+    };
+    size[..at].parse::<f64>().unwrap() * scale
+}
+
+#[test]
+fn pruning_all_frees_what_it_says_and_leaves_nothing_reclaimable() {
+    let place = Place::with_dockerfile(
+        "FROM busybox\nCOPY big /big\nRUN --mount=type=cache,target=/c head -c 20000000 /dev/urandom > /c/f && echo x > /x\n",
+    );
+    place.file("big", vec![7; 20_000_000]);
+    // Pulled blobs, made blobs, chunks, a cache mount, logs, a context; and an image without a name.
+    let output = format!("type=oci,dest={}", place.path("image.tar").display());
+    place.build(&["--output", &output]).success();
+    place.build(&["-t", "app"]).success();
+    store::settled(&place.root());
+    let reclaimable = |usage: &serde_json::Value| -> Vec<serde_json::Value> {
+        let items = usage["items"].as_array().unwrap().iter();
+        items
+            .filter(|item| item["reclaimable"] == true)
+            .cloned()
+            .collect()
+    };
+    for verb in [&["prune", "--all"][..], &["rm", "app"], &["prune", "--all"]] {
+        let before = usage(&place)["bytes"].as_f64().unwrap();
+        let told = place.run(verb).success().stdout;
+        let after = usage(&place);
+        if verb[0] == "prune" {
+            let difference = before - after["bytes"].as_f64().unwrap();
+            let error = (freed(&told) - difference).abs();
+            assert!(error <= difference / 100.0, "{told}{before} {after}");
+            assert_eq!(reclaimable(&after), Vec::<serde_json::Value>::new());
+        }
+    }
+    let left = usage(&place)["bytes"].as_u64().unwrap();
+    assert!(left < 2_000_000, "{left}");
+    assert_eq!(place.image(&[]).text("x"), "x\n");
+}
+
 #[test]
 fn a_store_above_its_cap_shrinks_by_itself() {
     let place = place();

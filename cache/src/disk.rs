@@ -17,7 +17,7 @@ use crate::claim::{LockMode, Wait, lock};
 use crate::digest::{DiffId, Digest};
 use crate::io::{Attempt, IoError, names_in};
 use crate::key::index::{KeyError, Keys, RecordUse};
-use crate::lease::{self, Pinned};
+use crate::lease::{self, Lease, Pinned, written_ms};
 use crate::root::StatePaths;
 use crate::snapshot::contents::{self, LayerContents};
 use crate::snapshot::error::SnapshotError;
@@ -105,9 +105,13 @@ impl Disk {
         self.items.iter().map(|item| item.bytes).sum()
     }
 
-    /// Looks through a store.
-    pub fn survey(paths: &StatePaths, keys: &Keys) -> Result<Self, DiskError> {
-        let needs = Needs::of(paths)?;
+    /// Looks through a store. What the lease of whoever asks pins is not told as needed.
+    pub fn survey(
+        paths: &StatePaths,
+        keys: &Keys,
+        asking: Option<&Lease>,
+    ) -> Result<Self, DiskError> {
+        let needs = Needs::of(paths, asking)?;
         let records = keys.uses()?;
         let mut sizes = Sizes::default();
         let layers = contents::all(paths)?;
@@ -134,7 +138,11 @@ impl Disk {
             (Kind::Log, paths.logs()),
         ] {
             for name in names_in(&folder)? {
-                items.push(file_item(kind, &folder.join(name), &mut sizes));
+                let path = folder.join(name);
+                // What is left of one that was given up are its locks: nothing that could go.
+                if kind != Kind::CacheMount || crate::mounts::has_content(&path)? {
+                    items.push(file_item(kind, &path, &mut sizes));
+                }
             }
         }
         for item in &mut items {
@@ -145,7 +153,7 @@ impl Disk {
         }
         for item in &mut items {
             if item.kind == Kind::Log && is_held(&paths.logs().join(&item.name))? {
-                item.pins.push("a running build".to_owned());
+                item.pins.push(BUILD.to_owned());
             }
         }
         items.extend(rest(paths, &mut sizes));
@@ -176,6 +184,9 @@ pub(crate) struct Needs {
     pub(crate) pinned: Pinned,
 }
 
+/// Who holds what cannot go because of a build.
+const BUILD: &str = "a running build";
+
 #[derive(Default, Deserialize)]
 struct Config {
     #[serde(default)]
@@ -195,10 +206,10 @@ struct Manifest {
 }
 
 impl Needs {
-    pub(crate) fn of(paths: &StatePaths) -> Result<Self, DiskError> {
+    pub(crate) fn of(paths: &StatePaths, asking: Option<&Lease>) -> Result<Self, DiskError> {
         let blobs = DirStore::new(paths);
         let mut needs = Self {
-            pinned: lease::pinned(paths)?,
+            pinned: lease::pinned(paths, asking)?,
             ..Self::default()
         };
         for tag in Images::new(paths).list()? {
@@ -226,7 +237,7 @@ impl Needs {
         let tags = self.layers.get(layer).into_iter().flatten();
         let mut pins: Vec<String> = tags.map(|tag| format!("image {tag}")).collect();
         if self.pinned.layers.contains(layer) {
-            pins.push("a running build".to_owned());
+            pins.push(BUILD.to_owned());
         }
         pins
     }
@@ -235,9 +246,15 @@ impl Needs {
         let tags = self.blobs.get(blob).into_iter().flatten();
         let mut pins: Vec<String> = tags.map(|tag| format!("image {tag}")).collect();
         if self.pinned.blobs.contains(blob) {
-            pins.push("a running build".to_owned());
+            pins.push(BUILD.to_owned());
         }
         pins
+    }
+
+    /// Whether a blob of this time may be about to be referred to by a build that runs.
+    pub(crate) fn is_young(&self, written_ms: u64) -> bool {
+        let since_ms = self.pinned.since_ms;
+        since_ms.is_some_and(|since_ms| written_ms >= since_ms)
     }
 }
 
@@ -316,6 +333,9 @@ fn blob_items(
         if let Ok(digest) = format!("sha256:{}", item.name).parse::<Digest>() {
             item.name = digest.to_string();
             item.pins = needs.of_blob(&digest);
+            if item.pins.is_empty() && needs.is_young(item.used_ms) {
+                item.pins.push(BUILD.to_owned());
+            }
             if needs.blobs.contains_key(&digest) {
                 item.kind = Kind::Image;
             }
@@ -374,8 +394,8 @@ fn rest(paths: &StatePaths, sizes: &mut Sizes) -> Vec<Item> {
 }
 
 /// When a file or directory was last changed, in milliseconds since the Unix epoch.
-fn changed_ms(path: &Path) -> u64 {
-    let changed = |metadata: Metadata| u64::try_from(metadata.mtime()).unwrap_or_default() * 1000;
+pub(crate) fn changed_ms(path: &Path) -> u64 {
+    let changed = |metadata: Metadata| written_ms(&metadata);
     let own = fs::symlink_metadata(path).map(changed).unwrap_or_default();
     // The directories of a cache mount change, not their folder.
     let inner = fs::read_dir(path).into_iter().flatten().flatten();

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 
 use crate::blob::dir::DirStore;
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::disk::{DiskError, Needs};
 use crate::io::{Attempt, names_in};
-use crate::key::index::Keys;
-use crate::lease::Lease;
+use crate::key::index::{Keys, RecordUse};
+use crate::lease::{self, Lease};
 use crate::root::StatePaths;
 use crate::snapshot::contents;
 use crate::snapshot::store::{LayerStore, Reader};
@@ -39,19 +40,27 @@ pub struct Checked {
     pub problems: Vec<Problem>,
 }
 
-/// Checks a store. Running builds are not disturbed unless they use what is damaged.
+/// Checks a store. Running builds are not disturbed unless they use what is damaged, and what collections and builds take
+/// away and make meanwhile is no problem.
 pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked, DiskError> {
     let lease = Lease::acquire(paths)?;
     let mut checked = Checked::default();
-    check_blobs(paths, &mut checked)?;
+    check_blobs(paths, &lease, &mut checked)?;
     let store = LayerStore::open_in(paths, lease.work()?, reader.clone())?;
     let mut whole = BTreeSet::new();
+    let mut bad = BTreeSet::new();
     for layer in contents::all(paths)?.into_keys() {
+        // Pinned first: what is here now stays until it has been looked at.
+        lease.pin(&layer)?;
+        if !paths.layer(&layer).is_dir() {
+            continue;
+        }
         checked.layers += 1;
         let (is_whole, findings) = store.check(&layer)?;
-        if is_whole {
-            whole.insert(layer.clone());
-        }
+        match is_whole {
+            true => whole.insert(layer.clone()),
+            false => bad.insert(layer.clone()),
+        };
         checked
             .problems
             .extend(findings.into_iter().map(|finding| Problem {
@@ -59,24 +68,40 @@ pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked
                 finding,
             }));
     }
-    check_records(paths, keys, &whole, &mut checked)?;
-    check_tags(paths, &whole, &mut checked)?;
+    // From here on no collection takes away anything. Layers that builds have made since then are as good as whole ones; a
+    // build makes them before the records and tags that name them, so they are looked at after those.
+    let _gate = lease::pass_gate(&paths.gate())?;
+    let (records, needs) = (keys.uses()?, Needs::of(paths, None)?);
+    let known = contents::all(paths)?.into_keys();
+    whole.extend(known.filter(|layer| !bad.contains(layer)));
+    check_records(paths, keys, records, &whole, &mut checked)?;
+    check_tags(paths, &needs, &whole, &mut checked)?;
     Ok(checked)
 }
 
-fn check_blobs(paths: &StatePaths, checked: &mut Checked) -> Result<(), DiskError> {
+fn check_blobs(paths: &StatePaths, lease: &Lease, checked: &mut Checked) -> Result<(), DiskError> {
     let blobs = DirStore::new(paths);
     for name in names_in(&paths.blobs())? {
-        checked.blobs += 1;
         let name = name.to_string_lossy();
+        let path = paths.blobs().join(&*name);
         let digest = format!("sha256:{name}").parse::<Digest>();
+        if let Ok(digest) = &digest {
+            lease.pin_blob(digest)?;
+        }
+        if !path.exists() {
+            continue;
+        }
+        checked.blobs += 1;
         let is_intact = match &digest {
             Ok(digest) => blobs.is_intact(digest)?,
             Err(_) => false,
         };
         if !is_intact {
-            let path = paths.blobs().join(&*name);
-            fs::remove_file(&path).attempt("remove", &path)?;
+            match fs::remove_file(&path) {
+                // A build that came upon it has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed.attempt("remove", &path)?,
+            }
             checked.problems.push(Problem {
                 what: format!("blob sha256:{name}"),
                 finding: "has other bytes than its digest says: removed",
@@ -98,12 +123,13 @@ fn can_be_had(
 fn check_records(
     paths: &StatePaths,
     keys: &Keys,
+    records: Vec<RecordUse>,
     whole: &BTreeSet<DiffId>,
     checked: &mut Checked,
 ) -> Result<(), DiskError> {
     let sources = Sources::new(paths);
     let mut bad: Vec<CacheKey> = Vec::new();
-    for record in keys.uses()? {
+    for record in records {
         checked.records += 1;
         // A pulled base may be in an OCI layout that only the next build names; what the step made may not.
         let top = record.layers.last();
@@ -130,10 +156,10 @@ fn check_records(
 
 fn check_tags(
     paths: &StatePaths,
+    needs: &Needs,
     whole: &BTreeSet<DiffId>,
     checked: &mut Checked,
 ) -> Result<(), DiskError> {
-    let needs = Needs::of(paths)?;
     let sources = Sources::new(paths);
     let blobs = DirStore::new(paths);
     for (digest, tags) in &needs.blobs {

@@ -3,7 +3,8 @@
 //! # What never goes
 //!
 //! Images that have a tag (their config, manifest and layers), what a running build pins, and cache mounts that a step
-//! uses.
+//! uses. Nor a blob that was written since the first running build began: it may be about to be
+//! pinned.
 //!
 //! # Order
 //!
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::open_lock_file;
 use crate::digest::{CacheKey, DiffId, Digest};
-use crate::disk::{Disk, DiskError, Item, Kind, Needs, file_system};
+use crate::disk::{Disk, DiskError, Item, Kind, Needs, Sizes, changed_ms, file_system};
 use crate::io::{Attempt, IoError, STAGED_PREFIX, names_in, read_if_present, write_whole};
 use crate::key::index::Keys;
 use crate::lease::{self, Lease};
@@ -71,8 +72,10 @@ pub struct Policy {
 /// What a collection did.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
-    /// What went.
+    /// What went, with the bytes that it freed.
     pub removed: Vec<Item>,
+    /// Bytes of what killed builds had left, which went too.
+    pub swept_bytes: u64,
     /// Bytes in the store afterwards.
     pub left_bytes: u64,
     /// What could not go, and why not.
@@ -82,7 +85,7 @@ pub struct Collected {
 impl Collected {
     /// Bytes that were freed.
     pub fn freed_bytes(&self) -> u64 {
-        self.removed.iter().map(|item| item.bytes).sum()
+        self.swept_bytes + self.removed.iter().map(|item| item.bytes).sum::<u64>()
     }
 }
 
@@ -133,11 +136,13 @@ pub fn collect(
     policy: &Policy,
     now_ms: u64,
 ) -> Result<Collected, DiskError> {
+    // Acquiring a lease sweeps: what that frees is counted.
+    let swept_bytes = sweep_leftovers(paths, now_ms)?;
     let lease = Lease::acquire(paths)?;
-    sweep_leftovers(paths, now_ms)?;
-    let disk = Disk::survey(paths, keys)?;
+    let disk = Disk::survey(paths, keys, Some(&lease))?;
     let mut collected = Collected {
         left_bytes: disk.bytes(),
+        swept_bytes,
         ..Collected::default()
     };
     let mut queue = Queue::new(&disk, policy, now_ms);
@@ -153,10 +158,7 @@ pub fn collect(
         if batch.is_empty() {
             break;
         }
-        let oldest_memo = now_ms.saturating_sub(MEMO_AGE_MS);
-        let removed = remove_batch(paths, keys, &disk, &batch, &lease, oldest_memo)?;
-        for number in removed {
-            let item = disk.items[number].clone();
+        for item in remove_batch(paths, keys, &disk, &batch, &lease, now_ms)? {
             collected.left_bytes = collected.left_bytes.saturating_sub(item.bytes);
             collected.removed.push(item);
         }
@@ -177,28 +179,26 @@ pub fn collect(
     Ok(collected)
 }
 
-/// Removes what a look at tags and leases, with the gate closed, still lets go; gives what went.
+/// Removes what a look at tags and leases, with the gate closed, still lets go; gives what went, with what that freed.
 fn remove_batch(
     paths: &StatePaths,
     keys: &Keys,
     disk: &Disk,
     batch: &[usize],
     lease: &Lease,
-    oldest_memo_ms: u64,
-) -> Result<Vec<usize>, DiskError> {
+    now_ms: u64,
+) -> Result<Vec<Item>, DiskError> {
     let trash = lease.work()?;
     let gate = open_lock_file(&paths.gate())?;
     rustix::fs::flock(&gate, rustix::fs::FlockOperation::LockExclusive)
         .attempt("lock", &paths.gate())?;
-    let needs = Needs::of(paths)?;
-    let is_free = |number: &usize| match disk.items.get(*number) {
-        Some(item) => !is_needed(item, disk, &needs),
-        None => false,
-    };
-    let going: Vec<usize> = batch.iter().copied().filter(is_free).collect();
+    let needs = Needs::of(paths, Some(lease))?;
+    let items = batch.iter().filter_map(|number| disk.items.get(*number));
+    let going: Vec<&Item> = items
+        .filter(|item| !is_needed(paths, item, disk, &needs))
+        .collect();
     let layers: BTreeSet<&str> = going
         .iter()
-        .filter_map(|number| disk.items.get(*number))
         .filter(|item| item.kind == Kind::Layer)
         .map(|item| item.name.as_str())
         .collect();
@@ -209,24 +209,27 @@ fn remove_batch(
         .filter(|record| record.layers.iter().any(names_one))
         .map(|record| record.key)
         .collect();
-    keys.forget_all(&forgotten, oldest_memo_ms)?;
-    for number in &going {
-        if let Some(item) = disk.items.get(*number) {
-            remove(paths, disk, item, &trash)?;
-        }
+    keys.forget_all(&forgotten, now_ms.saturating_sub(MEMO_AGE_MS))?;
+    let mut gone = Vec::new();
+    for item in going {
+        let left_bytes = remove(paths, disk, item, &trash)?;
+        gone.push(Item {
+            bytes: item.bytes.saturating_sub(left_bytes),
+            ..item.clone()
+        });
     }
     drop(gate);
     for name in names_in(&trash)? {
         remove_tree(&trash.join(name)).ok();
     }
-    Ok(going)
+    Ok(gone)
 }
 
 fn layer_of(item: &Item) -> Option<DiffId> {
     item.name.parse::<Digest>().ok().map(DiffId)
 }
 
-fn is_needed(item: &Item, disk: &Disk, needs: &Needs) -> bool {
+fn is_needed(paths: &StatePaths, item: &Item, disk: &Disk, needs: &Needs) -> bool {
     let needs_blob =
         |blob: &Digest| needs.blobs.contains_key(blob) || needs.pinned.blobs.contains(blob);
     match item.kind {
@@ -236,13 +239,17 @@ fn is_needed(item: &Item, disk: &Disk, needs: &Needs) -> bool {
                 || needs.pinned.layers.contains(&layer)
                 || blobs.any(needs_blob)
         }),
-        Kind::Blob | Kind::Image => item.name.parse().is_ok_and(|digest| needs_blob(&digest)),
+        Kind::Blob | Kind::Image => item.name.parse().is_ok_and(|digest| {
+            // It may have been written anew since the survey.
+            needs_blob(&digest) || needs.is_young(changed_ms(&paths.blob(&digest)))
+        }),
         Kind::Chunk | Kind::CacheMount | Kind::Context | Kind::Log => false,
         Kind::Database | Kind::Work | Kind::Other => true,
     }
 }
 
-fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<(), DiskError> {
+/// Removes an item; gives the bytes that are left of it.
+fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<u64, DiskError> {
     let unlink = |path: &Path| match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).attempt("remove", path)
@@ -271,15 +278,24 @@ fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<
                 false => unlink(&path)?,
             }
         }
-        Kind::CacheMount => crate::mounts::discard(&paths.cache_mounts().join(&item.name))?,
+        Kind::CacheMount => {
+            let folder = paths.cache_mounts().join(&item.name);
+            crate::mounts::discard(&folder)?;
+            // Its locks stay, and what a step took since the survey.
+            return Ok(Sizes::default().of(&folder));
+        }
         Kind::Database | Kind::Work | Kind::Other => {}
     }
-    Ok(())
+    Ok(0)
 }
 
-/// Removes what crashes left: leases of the dead, temporary files, trees without a layer, layers without a record.
-fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
+/// Removes what crashes left: leases of the dead, temporary files, trees without a layer, layers without a record. Gives
+/// the bytes that this freed.
+fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<u64, DiskError> {
+    let size = |path: &Path| Sizes::default().of(path);
+    let work_bytes = size(&paths.work());
     lease::sweep(paths)?;
+    let mut freed_bytes = work_bytes.saturating_sub(size(&paths.work()));
     let is_old = |path: &Path| named_ms(path).is_some_and(|named| named + YOUNG_MS < now_ms);
     let folders = [
         paths.root().to_owned(),
@@ -299,6 +315,7 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
                 .starts_with(STAGED_PREFIX.as_bytes())
                 || (is_chunk && name.as_encoded_bytes().starts_with(b"."));
             if is_staged && is_old(&entry.path()) {
+                freed_bytes += size(&entry.path());
                 fs::remove_file(entry.path()).ok();
             }
         }
@@ -313,6 +330,7 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
         if known.contains(id) || !is_old(&path) {
             continue;
         }
+        freed_bytes += size(&path);
         match path.is_dir() {
             true => remove_tree(&path).ok(),
             false => fs::remove_file(&path).ok(),
@@ -323,10 +341,11 @@ fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<(), DiskError> {
         let digest = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>();
         let is_known = digest.is_ok_and(|digest| layers.contains_key(&DiffId(digest)));
         if !is_known && is_old(&path) {
+            freed_bytes += size(&path);
             fs::remove_dir_all(&path).ok();
         }
     }
-    Ok(())
+    Ok(freed_bytes)
 }
 
 /// When a file or directory got its name or was last touched, in milliseconds since the Unix epoch. Not its modification
@@ -370,7 +389,7 @@ impl<'a> Queue<'a> {
             }
         }
         for (number, item) in disk.items.iter().enumerate() {
-            if !may_go(item, policy, now_ms) {
+            if !may_go(item, policy) {
                 continue;
             }
             queue.candidates.insert(number);
@@ -424,7 +443,7 @@ fn distinct<'a>(below: &'a [DiffId], top: &DiffId) -> BTreeSet<&'a DiffId> {
     below.iter().filter(|layer| *layer != top).collect()
 }
 
-fn may_go(item: &Item, policy: &Policy, now_ms: u64) -> bool {
+fn may_go(item: &Item, policy: &Policy) -> bool {
     let is_wanted = policy.kinds.is_empty() || policy.kinds.contains(&item.kind);
     let is_unused = policy
         .used_before_ms
@@ -434,9 +453,7 @@ fn may_go(item: &Item, policy: &Policy, now_ms: u64) -> bool {
         .as_ref()
         .is_none_or(|name| item.name.contains(name.as_str()));
     let is_kind = match item.kind {
-        Kind::Layer | Kind::Chunk | Kind::CacheMount | Kind::Log => true,
-        // It may be about to be referred to.
-        Kind::Blob | Kind::Image => item.used_ms + YOUNG_MS < now_ms || item.bytes == 0,
+        Kind::Layer | Kind::Blob | Kind::Image | Kind::Chunk | Kind::CacheMount | Kind::Log => true,
         Kind::Context => policy.takes_contexts,
         Kind::Database | Kind::Work | Kind::Other => false,
     };

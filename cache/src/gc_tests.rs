@@ -75,8 +75,12 @@ impl Place {
         collect(&self.paths, &self.keys, policy, NOW).unwrap()
     }
 
+    fn survey(&self) -> Disk {
+        Disk::survey(&self.paths, &self.keys, None).unwrap()
+    }
+
     fn bytes(&self) -> u64 {
-        Disk::survey(&self.paths, &self.keys).unwrap().bytes()
+        self.survey().bytes()
     }
 }
 
@@ -215,6 +219,71 @@ fn a_cache_mount_in_use_stays() {
     drop(used);
     place.prune(&Policy::default());
     assert!(!used_file.exists());
+}
+
+#[test]
+fn an_emptied_cache_mount_frees_what_was_in_it_and_is_no_item_any_more() {
+    use crate::claim::Wait;
+    use crate::mounts::{MountRequest, Sharing, Start, acquire};
+    let place = Place::new();
+    let request = MountRequest {
+        identity: "m".to_owned(),
+        sharing: Sharing::Shared,
+        start: Start::Kept,
+    };
+    let mut taken = acquire(&place.paths, &[request], Wait::Never)
+        .unwrap()
+        .unwrap();
+    let mut directory = taken.directories.remove(0);
+    fs::write(directory.path().join("f"), vec![1; 1 << 20]).unwrap();
+    directory.ready().unwrap();
+    drop(directory);
+    let before = place.bytes();
+    let collected = place.prune(&Policy::default());
+    // What the collection wrote down itself is not part of what it freed.
+    let difference = before - place.bytes();
+    assert!(collected.freed_bytes().abs_diff(difference) <= 32_768);
+    let items = place.survey().items;
+    assert!(items.iter().all(|item| item.kind != Kind::CacheMount));
+}
+
+#[test]
+fn a_fresh_blob_goes_unless_a_build_runs_that_may_want_it() {
+    use crate::blob::BlobStore as _;
+    let place = Place::new();
+    let blobs = crate::blob::dir::DirStore::new(&place.paths);
+    let mut writer = blobs.writer().unwrap();
+    std::io::Write::write_all(&mut writer, b"blob").unwrap();
+    let (blob, _) = writer.commit(None).unwrap();
+    let build = Lease::acquire(&place.paths).unwrap();
+    // As if it had been written after the build began.
+    let path = place.paths.blob(&blob);
+    let later =
+        fs::metadata(&path).unwrap().modified().unwrap() + std::time::Duration::from_secs(5);
+    fs::File::open(&path).unwrap().set_modified(later).unwrap();
+    place.prune(&Policy::default());
+    assert!(blobs.contains(&blob).unwrap());
+    let item = place.survey().items;
+    let item = item.iter().find(|item| item.kind == Kind::Blob);
+    assert_eq!(item.unwrap().pins, ["a running build"]);
+    drop(build);
+    place.prune(&Policy::default());
+    assert!(!blobs.contains(&blob).unwrap());
+}
+
+#[test]
+fn what_a_killed_build_left_counts_as_freed() {
+    let place = Place::new();
+    place.layer("l", 4);
+    fs::create_dir_all(place.paths.leases()).unwrap();
+    fs::create_dir_all(place.paths.work().join("77-0")).unwrap();
+    fs::write(place.paths.work().join("77-0/f"), vec![1; 1 << 20]).unwrap();
+    fs::write(place.paths.leases().join("77-0"), "").unwrap();
+    let before = place.bytes();
+    let collected = place.prune(&Policy::default());
+    let difference = before - place.bytes();
+    assert!(collected.freed_bytes().abs_diff(difference) <= 32_768);
+    assert!(collected.swept_bytes >= 1 << 20);
 }
 
 #[test]

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
@@ -38,14 +38,28 @@ pub struct Pinned {
     pub layers: BTreeSet<DiffId>,
     /// Blobs.
     pub blobs: BTreeSet<Digest>,
+    /// When the first of them began, in milliseconds since the Unix epoch: what was written since then may be pinned next.
+    pub since_ms: Option<u64>,
 }
 
 /// What the line of a pinned blob begins with.
 const BLOB: &str = "blob ";
 
+/// What the line of the time begins with when the build began.
+const BEGAN: &str = "began ";
+
 impl Lease {
-    /// Takes a new lease, after removing what dead builds left.
+    /// Takes a new lease, after removing what dead builds left. A collection that is removing something at this moment, and
+    /// may have seen no build, is waited for.
     pub fn acquire(paths: &StatePaths) -> Result<Self, IoError> {
+        let lease = Self::create(paths)?;
+        // By the file system's clock, as the times of what the build will write.
+        let began_ms = written_ms(&lease.file.metadata().attempt("examine", &lease.path)?);
+        lease.pin_line(format!("{BEGAN}{began_ms}\n"))?;
+        Ok(lease)
+    }
+
+    fn create(paths: &StatePaths) -> Result<Self, IoError> {
         sweep(paths)?;
         let directory = paths.leases();
         let mut count = 0u64;
@@ -116,8 +130,7 @@ impl Lease {
         if pinned.contains(&line) {
             return Ok(());
         }
-        let gate = open_lock_file(&self.gate)?;
-        rustix::fs::flock(&gate, FlockOperation::LockShared).attempt("lock", &self.gate)?;
+        let _gate = pass_gate(&self.gate)?;
         (&self.file)
             .write_all(line.as_bytes())
             .attempt("write", &self.path)?;
@@ -134,12 +147,27 @@ impl Drop for Lease {
     }
 }
 
-/// What running builds pin.
-pub fn pinned(paths: &StatePaths) -> Result<Pinned, IoError> {
+/// Waits until no collection is removing anything; none begins while the file is open.
+pub(crate) fn pass_gate(path: &Path) -> Result<File, IoError> {
+    let gate = open_lock_file(path)?;
+    rustix::fs::flock(&gate, FlockOperation::LockShared).attempt("lock", path)?;
+    Ok(gate)
+}
+
+/// When a file was last written, in milliseconds since the Unix epoch, in whole seconds.
+pub(crate) fn written_ms(file: &fs::Metadata) -> u64 {
+    u64::try_from(file.mtime()).unwrap_or_default() * 1000
+}
+
+/// What running builds pin, but for the one that asks.
+pub fn pinned(paths: &StatePaths, asking: Option<&Lease>) -> Result<Pinned, IoError> {
     let directory = paths.leases();
     let mut pinned = Pinned::default();
     for name in names_in(&directory)? {
         let path = directory.join(name);
+        if asking.is_some_and(|lease| lease.path == path) {
+            continue;
+        }
         let Ok(file) = File::open(&path) else {
             continue;
         };
@@ -148,6 +176,10 @@ pub fn pinned(paths: &StatePaths) -> Result<Pinned, IoError> {
         }
         let lines = crate::io::read_if_present(&path)?.unwrap_or_default();
         let lines = String::from_utf8_lossy(&lines).into_owned();
+        let began = lines.lines().find_map(|line| line.strip_prefix(BEGAN));
+        // One that has not said so may have begun at any time.
+        let began_ms = began.and_then(|text| text.parse().ok()).unwrap_or(0);
+        pinned.since_ms = Some(pinned.since_ms.unwrap_or(u64::MAX).min(began_ms));
         for line in lines.lines() {
             match (line.strip_prefix(BLOB), line.parse::<Digest>()) {
                 (Some(blob), _) => pinned.blobs.extend(blob.parse::<Digest>().ok()),
@@ -197,15 +229,23 @@ mod tests {
         lease.pin(&layer).unwrap();
         second.pin(&DiffId(Digest::of(b"other"))).unwrap();
         second.pin_blob(&Digest::of(b"blob")).unwrap();
-        let found = pinned(&paths).unwrap();
-        assert_eq!((found.layers.len(), found.blobs.len()), (2, 1));
+        let found = pinned(&paths, None).unwrap();
+        let counts = (found.layers.len(), found.blobs.len());
+        assert_eq!(counts, (2, 1));
+        let others = pinned(&paths, Some(&lease)).unwrap();
+        let counts = (others.layers.len(), others.blobs.len());
+        assert_eq!(counts, (1, 1));
+        let began = fs::metadata(&second.path).unwrap().mtime();
+        let began = u64::try_from(began).unwrap() * 1000;
+        let since = others.since_ms.unwrap();
+        assert!(since <= began && since + 10_000 > began);
 
         let work = lease.work().unwrap();
         fs::create_dir(work.join("half")).unwrap();
         drop(lease);
         assert!(!work.exists());
         drop(second);
-        assert_eq!(pinned(&paths).unwrap(), Pinned::default());
+        assert_eq!(pinned(&paths, None).unwrap(), Pinned::default());
         assert!(names_in(&paths.leases()).unwrap().is_empty());
     }
 
@@ -218,7 +258,7 @@ mod tests {
         let dead = DiffId(Digest::of(b"layer"));
         fs::write(paths.leases().join("77-0"), format!("{dead}\n")).unwrap();
         assert_eq!(
-            pinned(&paths).unwrap(),
+            pinned(&paths, None).unwrap(),
             Pinned::default(),
             "the dead pin nothing"
         );

@@ -174,6 +174,15 @@ pub(crate) fn is_used(folder: &Path) -> Result<bool, IoError> {
     Ok(false)
 }
 
+/// Whether a cache mount's folder has a directory.
+pub(crate) fn has_content(folder: &Path) -> Result<bool, IoError> {
+    let is_number = |name: &std::ffi::OsString| {
+        name.to_str()
+            .is_some_and(|name| name.parse::<u64>().is_ok())
+    };
+    Ok(names_in(folder)?.iter().any(is_number))
+}
+
 /// Gives up the directories of a cache mount that nobody uses; later users begin with an empty one.
 pub(crate) fn discard(folder: &Path) -> Result<(), IoError> {
     let lock_path = folder.join("lock");

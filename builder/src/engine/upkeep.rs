@@ -67,7 +67,8 @@ impl Upkeep {
     }
 
     fn disk_usage(&self, paths: &StatePaths, form: DiskForm) -> Result<String, Failure> {
-        let disk = Disk::survey(paths, &Keys::new(paths)).map_err(|error| environment(&error))?;
+        let disk =
+            Disk::survey(paths, &Keys::new(paths), None).map_err(|error| environment(&error))?;
         match form {
             DiskForm::Summary => Ok(summary(&disk)),
             DiskForm::Verbose => Ok(verbose(&disk, self.now_ms())),

@@ -201,6 +201,8 @@ impl Layers {
             filled => filled?,
         }
         let (compressed, writer) = compressor.finish().map_err(failed)?;
+        // Pinned first: one that is there already may be old, and about to be collected.
+        self.lease.pin_blob(&compressed.digest)?;
         Ok(writer.commit(Some(&compressed.digest))?)
     }
 

@@ -70,9 +70,25 @@ impl BlobWriter for FileWriter {
         let target = self.directory.join(found.hex());
         // A file of that name and size is that blob; one of another size lost its bytes in a power cut.
         let is_there = fs::symlink_metadata(&target).is_ok_and(|there| there.len() == self.size);
-        if !is_there {
+        // A collection must not take it for an old one that nobody wants.
+        let is_fresh = is_there && touch(&target);
+        if !is_fresh {
             self.staged.publish(&target)?;
         }
         Ok((found, self.size))
     }
+}
+
+/// Gives a file the time of now; tells whether it was there.
+fn touch(path: &Path) -> bool {
+    let now = rustix::fs::Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags).is_ok()
 }
