@@ -203,9 +203,9 @@ fn remove_batch(
         .map(|item| item.name.as_str())
         .collect();
     let names_one = |layer: &DiffId| layers.contains(layer.0.as_str());
-    let forgotten: Vec<CacheKey> = disk
-        .records
-        .iter()
+    // Looked up again: since the survey a build may have made one of these layers once more, recorded it and ended.
+    let records = keys.uses()?.into_iter();
+    let forgotten: Vec<CacheKey> = records
         .filter(|record| record.layers.iter().any(names_one))
         .map(|record| record.key)
         .collect();
