@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::support::{Place, store};
+use crate::support::{Outcome, Place, finish, store};
 
 fn place() -> Place {
     let place = Place::with_dockerfile(
@@ -138,25 +138,72 @@ fn pruning_all_frees_what_it_says_and_leaves_nothing_reclaimable() {
     assert_eq!(place.image(&[]).text("x"), "x\n");
 }
 
+/// Builds with a cap.
+fn capped(place: &Place, cap: &str, args: &[&str]) -> Outcome {
+    let mut command = place.build_command();
+    command.env("BUILD_MAX_USED_SPACE", cap);
+    finish(command.args(args).arg(place.context()))
+}
+
+fn layers(place: &Place) -> Vec<u64> {
+    let items = usage(place)["items"].as_array().unwrap().clone();
+    let layers = items.iter().filter(|item| item["kind"] == "layer");
+    layers.map(|item| item["bytes"].as_u64().unwrap()).collect()
+}
+
 #[test]
 fn a_store_above_its_cap_shrinks_by_itself() {
     let place = place();
-    let mut command = place.build_command();
-    command
-        .env("BUILD_MAX_USED_SPACE", "1m")
-        .arg(place.context());
-    crate::support::finish(&mut command).success();
-    let since = std::time::Instant::now();
-    loop {
-        let items = usage(&place);
-        let layers = items["items"].as_array().unwrap().iter();
-        if !layers.clone().any(|item| item["kind"] == "layer") {
-            break;
-        }
-        assert!(since.elapsed().as_secs() < 30, "{items}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    place.build(&[]).success();
+    store::settled(&place.root());
+    // Too little to be asked for before.
+    place.file("big", "small");
+    capped(&place, "1m", &[]).success();
+    let is_small = || layers(&place).iter().all(|bytes| *bytes < 2_000_000);
+    let shrinks = crate::support::wait_until(std::time::Duration::from_secs(30), is_small);
+    assert!(shrinks, "{:?}", layers(&place));
     assert_eq!(place.image(&[]).text("x"), "x\n");
+}
+
+#[test]
+fn room_below_the_cap_is_made_before_it_is_used() {
+    let place = Place::with_dockerfile("FROM busybox\nCOPY big /big\n");
+    for number in 0..4_u8 {
+        place.file("big", vec![number; 8_000_000]);
+        capped(&place, "20m", &["-o", "type=oci,dest=image.tar"]).success();
+        // Not after it has settled: it never was above.
+        let bytes = usage(&place)["bytes"].as_u64().unwrap();
+        assert!(bytes <= 20 << 20, "{bytes}");
+    }
+    assert_eq!(place.image(&[]).files()["big"].content, [3; 8_000_000]);
+}
+
+#[test]
+fn a_cap_that_cannot_hold_a_build_fails_it_and_says_why() {
+    let place = Place::with_dockerfile("FROM busybox\nCOPY big /big\n");
+    place.file("big", vec![1; 8_000_000]);
+    let outcome = capped(&place, "6m", &[]).failure(3);
+    outcome
+        .says("Dockerfile:2")
+        .says("the store may have 6.2MB, and has ")
+        .says("where 8.0MB more are needed")
+        .says("hint: remove images with `builder rm`, or set BUILD_MAX_USED_SPACE to more than ");
+    assert!(layers(&place).iter().all(|bytes| *bytes < 8_000_000));
+    capped(&place, "20m", &["-t", "app"]).success();
+    place.file("big", vec![2; 8_000_000]);
+    let outcome = capped(&place, "14m", &[]).failure(3);
+    outcome.says("for image docker.io/library/app:latest");
+    place.run(["rm", "app"]).success();
+    capped(&place, "14m", &[]).success();
+    // A command's output is there when its size is known.
+    place.file(
+        "Dockerfile",
+        "FROM busybox\nRUN head -c 8000000 /dev/zero > /big\n",
+    );
+    let outcome = capped(&place, "6m", &[]).failure(3);
+    outcome.says("the store may have 6.2MB, and has ");
+    capped(&place, "0", &[]).success();
+    assert!(place.run(["fsck"]).success().stdout.contains("all well"));
 }
 
 #[test]

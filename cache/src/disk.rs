@@ -184,6 +184,9 @@ pub(crate) struct Needs {
     pub(crate) pinned: Pinned,
 }
 
+/// What stands before the name of an image that something cannot go because of.
+pub(crate) const IMAGE: &str = "image ";
+
 /// Who holds what cannot go because of a build.
 const BUILD: &str = "a running build";
 
@@ -235,7 +238,7 @@ impl Needs {
 
     fn of_layer(&self, layer: &DiffId) -> Vec<String> {
         let tags = self.layers.get(layer).into_iter().flatten();
-        let mut pins: Vec<String> = tags.map(|tag| format!("image {tag}")).collect();
+        let mut pins: Vec<String> = tags.map(|tag| format!("{IMAGE}{tag}")).collect();
         if self.pinned.layers.contains(layer) {
             pins.push(BUILD.to_owned());
         }
@@ -244,7 +247,7 @@ impl Needs {
 
     fn of_blob(&self, blob: &Digest) -> Vec<String> {
         let tags = self.blobs.get(blob).into_iter().flatten();
-        let mut pins: Vec<String> = tags.map(|tag| format!("image {tag}")).collect();
+        let mut pins: Vec<String> = tags.map(|tag| format!("{IMAGE}{tag}")).collect();
         if self.pinned.blobs.contains(blob) {
             pins.push(BUILD.to_owned());
         }
@@ -434,4 +437,10 @@ pub fn file_system(path: &Path) -> Result<(u64, u64), IoError> {
     let all = rustix::fs::statvfs(path).attempt("examine the file system of", path)?;
     let used = all.f_blocks.saturating_sub(all.f_bfree);
     Ok((all.f_blocks * all.f_frsize, used * all.f_frsize))
+}
+
+/// Bytes that are free on the file system that a path is on.
+pub fn file_system_free(path: &Path) -> Result<u64, IoError> {
+    let all = rustix::fs::statvfs(path).attempt("examine the file system of", path)?;
+    Ok(all.f_bavail.saturating_mul(all.f_frsize))
 }

@@ -59,6 +59,8 @@ const DEFAULT_LEAST: u64 = 1_000_000_000;
 pub struct Policy {
     /// Only as much as brings the store down to this many bytes; everything that may go if nothing is said.
     pub most_bytes: Option<u64>,
+    /// Only until so many bytes are freed.
+    pub frees_bytes: Option<u64>,
     /// Nothing that was of use since, in milliseconds since the Unix epoch.
     pub used_before_ms: Option<u64>,
     /// Only these kinds; all if empty.
@@ -83,6 +85,17 @@ pub struct Collected {
 }
 
 impl Collected {
+    /// Who needs how much of what could not go.
+    pub fn holders(&self) -> BTreeMap<String, u64> {
+        let mut holders: BTreeMap<String, u64> = BTreeMap::new();
+        for item in &self.pinned {
+            for pin in &item.pins {
+                *holders.entry(pin.clone()).or_default() += item.bytes;
+            }
+        }
+        holders
+    }
+
     /// Bytes that were freed.
     pub fn freed_bytes(&self) -> u64 {
         self.swept_bytes + self.removed.iter().map(|item| item.bytes).sum::<u64>()
@@ -102,6 +115,18 @@ pub fn default_cap(paths: &StatePaths) -> Result<u64, IoError> {
     Ok((all / DEFAULT_SHARE).clamp(DEFAULT_LEAST, DEFAULT_MOST))
 }
 
+/// How many bytes the store may have at most, as far as is known without looking through it. It grew by no more than its
+/// disk since it was measured, as far as nobody else freed something there.
+pub(crate) fn most_bytes(paths: &StatePaths) -> Result<u64, IoError> {
+    let (_, used) = file_system(paths.root())?;
+    let usage = read_if_present(&paths.usage())?;
+    let usage: Option<Usage> = usage.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    Ok(match usage {
+        Some(usage) => used.min(usage.bytes + used.saturating_sub(usage.used_on_disk)),
+        None => used,
+    })
+}
+
 /// Collects if the store may be above its cap. Costs two small reads while it is clearly below.
 pub fn collect_above(
     paths: &StatePaths,
@@ -109,18 +134,9 @@ pub fn collect_above(
     cap: u64,
     now_ms: u64,
 ) -> Result<Option<Collected>, DiskError> {
-    let (_, used) = file_system(paths.root())?;
-    if used < cap {
+    // The margin is for what others freed.
+    if most_bytes(paths)? < cap - cap / 10 {
         return Ok(None);
-    }
-    let usage = read_if_present(&paths.usage())?;
-    let usage: Option<Usage> = usage.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if let Some(usage) = usage {
-        // The store grew by no more than its disk, as far as nobody else freed something there: hence the margin.
-        let most = usage.bytes + used.saturating_sub(usage.used_on_disk);
-        if most < cap - cap / 10 {
-            return Ok(None);
-        }
     }
     let policy = Policy {
         most_bytes: Some(cap),
@@ -146,7 +162,13 @@ pub fn collect(
         ..Collected::default()
     };
     let mut queue = Queue::new(&disk, policy, now_ms);
-    let enough = |left: u64| policy.most_bytes.is_some_and(|most| left <= most);
+    let all = collected.left_bytes;
+    let is_bound = policy.most_bytes.is_some() || policy.frees_bytes.is_some();
+    let enough = |left: u64| {
+        is_bound
+            && policy.most_bytes.is_none_or(|most| left <= most)
+            && policy.frees_bytes.is_none_or(|freed| left + freed <= all)
+    };
     while !enough(collected.left_bytes) {
         let mut batch = Vec::new();
         let mut left = collected.left_bytes;

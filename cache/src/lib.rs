@@ -64,6 +64,8 @@ pub mod lease;
 pub mod log;
 pub mod mounts;
 pub mod remove;
+pub mod room;
 pub mod root;
+pub mod size;
 pub mod snapshot;
 pub mod tag;

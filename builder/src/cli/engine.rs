@@ -179,8 +179,8 @@ pub struct LogRequest {
 pub enum UpkeepCommand {
     /// Wait for the disk and collect if need be.
     Settle {
-        /// The cap in bytes; the usual one if nothing is said.
-        cap_bytes: Option<u64>,
+        /// How big the store may be.
+        cap: cache::room::Cap,
     },
     /// Tell what is there.
     DiskUsage(DiskForm),

@@ -1,6 +1,7 @@
 //! The verbs that look after the store: from what was typed to what is meant.
 
 use cache::disk::Kind;
+use cache::room::Cap;
 
 use super::args::{DuArgs, PruneArgs};
 use super::environment::Environment;
@@ -9,7 +10,7 @@ use super::{DiskForm, PruneOptions, UpkeepCommand};
 use crate::outcome::{Failure, FailureKind};
 
 /// The variable that sets the store's cap, as a size or `0` for none.
-const CAP: &str = "BUILD_MAX_USED_SPACE";
+pub(crate) const CAP: &str = "BUILD_MAX_USED_SPACE";
 
 fn usage(message: String) -> Failure {
     Failure::new(FailureKind::Usage, message)
@@ -81,12 +82,17 @@ fn kinds(name: &str) -> Result<Vec<Kind>, Failure> {
 
 /// `settle`
 pub(super) fn settle(environment: &Environment) -> Result<UpkeepCommand, Failure> {
-    let cap_bytes = match environment.non_empty(CAP).as_deref() {
-        None => None,
-        Some("0") => Some(u64::MAX),
-        Some(text) => Some(size(CAP, text)?),
-    };
-    Ok(UpkeepCommand::Settle { cap_bytes })
+    let cap = cap(environment)?;
+    Ok(UpkeepCommand::Settle { cap })
+}
+
+/// How big the store may be.
+pub(super) fn cap(environment: &Environment) -> Result<Cap, Failure> {
+    Ok(match environment.non_empty(CAP).as_deref() {
+        None => Cap::Usual,
+        Some("0") => Cap::Unlimited,
+        Some(text) => Cap::Bytes(size(CAP, text)?),
+    })
 }
 
 #[cfg(test)]
@@ -124,11 +130,10 @@ mod tests {
 
     #[test]
     fn the_cap_comes_from_the_environment() {
-        let cap = |text: &str| settle(&[(CAP, text)].into_iter().collect()).ok();
-        let settled = |cap_bytes| Some(UpkeepCommand::Settle { cap_bytes });
-        assert_eq!(cap(""), settled(None));
-        assert_eq!(cap("0"), settled(Some(u64::MAX)));
-        assert_eq!(cap("10g"), settled(Some(10 << 30)));
-        assert_eq!(cap("much"), None);
+        let typed = |text: &str| cap(&[(CAP, text)].into_iter().collect()).ok();
+        assert_eq!(typed(""), Some(Cap::Usual));
+        assert_eq!(typed("0"), Some(Cap::Unlimited));
+        assert_eq!(typed("10g"), Some(Cap::Bytes(10 << 30)));
+        assert_eq!(typed("much"), None);
     }
 }

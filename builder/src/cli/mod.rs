@@ -19,7 +19,7 @@ mod ignored;
 mod input;
 mod install;
 mod limits;
-mod maintenance;
+pub(crate) mod maintenance;
 pub mod push;
 pub mod report;
 pub mod request;

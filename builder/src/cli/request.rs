@@ -246,6 +246,8 @@ pub struct Execution {
     pub strictness: Strictness,
     /// `--resource`: what each command may use of memory and processors.
     pub resources: Resources,
+    /// `BUILD_MAX_USED_SPACE`: how big the store may be.
+    pub cap: cache::room::Cap,
 }
 
 /// Which rung of confinement is wanted.

@@ -18,7 +18,7 @@ use super::request::{
     BuildRequest, Execution, Isolation, Network, Options, Output, Presentation, Registries,
     RunOptions, SshSource,
 };
-use super::{call, credentials, input, limits, values};
+use super::{call, credentials, input, limits, maintenance, values};
 use crate::outcome::{Failure, FailureKind};
 use crate::progress::display::Mode;
 
@@ -329,6 +329,7 @@ fn execution(
         isolation: isolation(args)?,
         strictness: strictness(args, environment)?,
         resources: limits::resources(args, unused)?,
+        cap: maintenance::cap(environment)?,
     })
 }
 

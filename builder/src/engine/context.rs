@@ -216,6 +216,7 @@ impl Bringing {
             format: crate::machine::tree_format(self.engine.surroundings.rung),
             stop: self.stop.clone(),
             boot: self.engine.surroundings.boot.clone(),
+            room: self.engine.room(&self.paths, self.request.execution.cap),
         })?;
         Ok(Arc::new(layers))
     }

@@ -1,8 +1,10 @@
 //! Errors of the engine as what the user is told.
 
 use cache::layer::error::LayerError;
+use cache::room::RoomError;
 use frontend::graph::Vertex;
 
+use crate::cli::maintenance::CAP;
 use crate::op::copy::error::CopyError;
 use crate::op::error::StepError;
 use crate::op::git::GitError;
@@ -57,6 +59,12 @@ fn hint_of(error: &StepError) -> Option<String> {
     }
     if let StepError::Unpack { source, .. } = error {
         return unpacking_hint(source);
+    }
+    if let StepError::Room(RoomError::Cap(short)) = error {
+        let enough = cache::size::shown(short.kept_bytes.saturating_add(short.need_bytes));
+        return Some(format!(
+            "remove images with `builder rm`, or set {CAP} to more than {enough}"
+        ));
     }
     if let StepError::NoSecret { id } = error {
         return Some(format!(
@@ -124,6 +132,7 @@ fn kind_of(error: &StepError) -> FailureKind {
         | StepError::Damaged
         | StepError::Context(_)
         | StepError::Store(_)
+        | StepError::Room(_)
         | StepError::LayerGone { .. }
         | StepError::Io { .. } => FailureKind::Environment,
         StepError::Canceled => FailureKind::Interrupted,

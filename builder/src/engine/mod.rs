@@ -38,6 +38,7 @@ use cache::digest::Digest;
 use cache::durable;
 use cache::key::index::Keys;
 use cache::lease::Lease;
+use cache::room::{Cap, Room};
 use cache::root::{RootOptions, StateRoot};
 use frontend::lower::Lowered;
 use frontend::platform::Platform;
@@ -229,6 +230,7 @@ impl Engine {
             format: crate::machine::tree_format(self.surroundings.rung),
             stop: stop.flag.clone(),
             boot: self.surroundings.boot.clone(),
+            room: self.room(&paths, request.execution.cap),
         })
         .map_err(failure::step_environment)?;
         let reach = match purpose {
@@ -277,6 +279,12 @@ impl Engine {
             },
         });
         outcome
+    }
+
+    /// The room that a build has which begins now.
+    fn room(&self, paths: &cache::root::StatePaths, cap: Cap) -> Room {
+        let now_ms = self.clock.now().as_millis();
+        Room::new(paths, cap, u64::try_from(now_ms).unwrap_or(u64::MAX))
     }
 
     fn platform(&self, request: &BuildRequest) -> Result<Platform, Failure> {

@@ -7,6 +7,7 @@ use cache::blob::dir::DirStore;
 use cache::digest::DiffId;
 use cache::key::index::Keys;
 use cache::lease::Lease;
+use cache::room::Cap;
 use cache::root::StatePaths;
 use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
@@ -60,6 +61,7 @@ impl Engine {
             format: crate::machine::tree_format(self.surroundings.rung),
             stop: stop.flag.clone(),
             boot: self.surroundings.boot.clone(),
+            room: self.room(root.paths(), Cap::Usual),
         })
         .map_err(failure::step_environment)?;
         let has_all = layers.has_all(&image.layers);

@@ -8,7 +8,9 @@ use cache::disk::{Disk, Item, Kind};
 use cache::durable::{self, BootId};
 use cache::gc::{self, Collected, Policy};
 use cache::key::index::{Keys, USE_GRAIN_MS};
+use cache::room::Cap;
 use cache::root::StatePaths;
+use cache::size::shown as size;
 use cache::snapshot::format::TreeFormat;
 use cache::snapshot::store::Reader;
 
@@ -39,7 +41,7 @@ impl Upkeep {
         command: &UpkeepCommand,
     ) -> Result<String, Failure> {
         match command {
-            UpkeepCommand::Settle { cap_bytes } => self.settle(paths, *cap_bytes),
+            UpkeepCommand::Settle { cap } => self.settle(paths, *cap),
             UpkeepCommand::DiskUsage(form) => self.disk_usage(paths, *form),
             UpkeepCommand::Prune(options) => self.prune(paths, options),
             UpkeepCommand::Check => self.check(paths),
@@ -51,18 +53,16 @@ impl Upkeep {
     }
 
     /// What a build leaves for later: waiting for the disk, and a collection if the store is above its cap.
-    fn settle(&self, paths: &StatePaths, cap_bytes: Option<u64>) -> Result<String, Failure> {
+    fn settle(&self, paths: &StatePaths, cap: Cap) -> Result<String, Failure> {
         durable::settle(paths, &self.boot).map_err(|error| environment(&error))?;
         // Waiting for the disk takes its time: a store that was deleted meanwhile stays deleted.
         if !paths.format().exists() {
             return Ok(String::new());
         }
-        let cap = match cap_bytes {
-            Some(cap) => cap,
-            None => gc::default_cap(paths).map_err(|error| environment(&error))?,
-        };
-        gc::collect_above(paths, &Keys::new(paths), cap, self.now_ms())
-            .map_err(|error| environment(&error))?;
+        if let Some(cap) = cap.bytes(paths).map_err(|error| environment(&error))? {
+            gc::collect_above(paths, &Keys::new(paths), cap, self.now_ms())
+                .map_err(|error| environment(&error))?;
+        }
         Ok(String::new())
     }
 
@@ -80,6 +80,7 @@ impl Upkeep {
         let now = self.now_ms();
         let policy = Policy {
             most_bytes: options.most_bytes,
+            frees_bytes: None,
             used_before_ms: options.keep.map(|keep| used_before(now, keep)),
             kinds: options.kinds.clone(),
             name: options.name.clone(),
@@ -254,13 +255,7 @@ fn pruned(collected: &Collected, options: &PruneOptions) -> String {
         .most_bytes
         .is_some_and(|most| collected.left_bytes > most);
     if is_above {
-        let mut holders: BTreeMap<&str, u64> = BTreeMap::new();
-        for item in &collected.pinned {
-            for pin in &item.pins {
-                *holders.entry(pin).or_default() += item.bytes;
-            }
-        }
-        for (holder, bytes) in holders {
+        for (holder, bytes) in collected.holders() {
             text.push_str(&format!("kept: {} needed by {holder}\n", size(bytes)));
         }
     }
@@ -270,24 +265,6 @@ fn pruned(collected: &Collected, options: &PruneOptions) -> String {
         size(collected.left_bytes)
     ));
     text
-}
-
-/// Bytes as Docker shows them: decimal units, four digits at most.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1000 {
-        return format!("{bytes}B");
-    }
-    let mut scale = 1000u64;
-    for (number, unit) in UNITS.iter().enumerate() {
-        let is_last = number + 1 == UNITS.len();
-        if is_last || bytes / scale < 1000 {
-            let tenths = bytes / (scale / 10);
-            return format!("{}.{}{unit}", tenths / 10, tenths % 10);
-        }
-        scale = scale.saturating_mul(1000);
-    }
-    format!("{bytes}B")
 }
 
 #[cfg(test)]
@@ -303,20 +280,5 @@ mod tests {
         );
         assert_eq!(used_before(10_000_000, Duration::ZERO), 10_000_000);
         assert_eq!(used_before(5, hour), 0);
-    }
-
-    #[test]
-    fn sizes_have_one_decimal() {
-        let cases = [
-            (0, "0B"),
-            (999, "999B"),
-            (1000, "1.0kB"),
-            (1_234_567, "1.2MB"),
-            (999_999, "999.9kB"),
-            (50_000_000_000, "50.0GB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(size(bytes), text);
-        }
     }
 }

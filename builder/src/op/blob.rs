@@ -201,6 +201,7 @@ impl Layers {
             filled => filled?,
         }
         let (compressed, writer) = compressor.finish().map_err(failed)?;
+        self.room.wrote(compressed.size)?;
         // Pinned first: one that is there already may be old, and about to be collected.
         self.lease.pin_blob(&compressed.digest)?;
         Ok(writer.commit(Some(&compressed.digest))?)

@@ -81,6 +81,9 @@ pub enum StepError {
     /// A file of the store could not be used.
     #[error(transparent)]
     Store(#[from] cache::io::IoError),
+    /// There is no room below the store's cap.
+    #[error(transparent)]
+    Room(#[from] cache::room::RoomError),
     /// A required secret was not given.
     #[error("secret {id}: not found")]
     NoSecret {

@@ -101,6 +101,7 @@ impl Layers {
         let blob = self.fetch(diff_id)?;
         match work(&blob) {
             Ok(made) => Ok(made),
+            Err(error @ StepError::Room(_)) => Err(error),
             Err(error) if !self.blobs.is_intact(&blob.digest)? => {
                 tracing::debug!(digest = %blob.digest, %error, "damaged blob");
                 self.blobs.remove(&blob.digest)?;
@@ -168,6 +169,7 @@ impl Layers {
             self.arrived(diff_id);
             return Ok(descriptor);
         }
+        self.room.reserve(descriptor.size)?;
         let announced = locked(&self.announced).get(diff_id).cloned();
         let progress = Throttled::new(announced, descriptor.digest.to_string());
         let told = |current: u64, total: u64| progress.tell(current, total);

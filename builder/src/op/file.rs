@@ -371,6 +371,7 @@ fn run_on(
         }
     };
     let layer_key = plan.key();
+    steps.layers.room.reserve(plan.bytes())?;
     let tree = steps.layers.new_tree()?;
     let index = apply(plan, &borrowed(trees), tree.upper(), steps.settings.threads)?;
     let diff_id = steps.layers.commit(tree, index)?;

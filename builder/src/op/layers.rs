@@ -22,6 +22,7 @@ use cache::layer::pack::pack;
 use cache::layer::sink::{Plain, nowhere};
 use cache::layer::stack::LayerStack;
 use cache::lease::Lease;
+use cache::room::Room;
 use cache::root::StatePaths;
 use cache::snapshot::active::ActiveTree;
 use cache::snapshot::format::TreeFormat;
@@ -60,6 +61,8 @@ pub struct LayerParts<'a> {
     pub stop: CancelFlag,
     /// The running boot of the machine.
     pub boot: BootId,
+    /// What may be written.
+    pub room: Room,
 }
 
 impl std::fmt::Debug for LayerParts<'_> {
@@ -83,6 +86,7 @@ pub struct Layers {
     pub(super) client: Client,
     pub(super) handle: Handle,
     pub(super) lease: Arc<Lease>,
+    pub(super) room: Room,
     format: TreeFormat,
     pub(super) stop: CancelFlag,
     pub(super) fetchable: BTreeMap<DiffId, Fetchable>,
@@ -141,6 +145,7 @@ impl Layers {
             client: parts.client,
             handle: parts.handle,
             lease: parts.lease,
+            room: parts.room,
             format: parts.format,
             stop: parts.stop,
             fetchable,
@@ -229,7 +234,11 @@ impl Layers {
         let turn = self.turn(diff_id);
         let _turn = locked(&turn);
         locked(&self.made).insert(diff_id.clone());
+        let known = self.store.layer(diff_id)?;
         self.with_blob(diff_id, |blob| {
+            // Before it has been read once, no more is known than how big it is compressed.
+            let size = known.as_ref().map_or(blob.size, |layer| layer.size());
+            self.room.reserve(size)?;
             let open = || {
                 let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
                 Ok(Roomy {
@@ -281,8 +290,7 @@ impl Layers {
 
     /// What the file system of the store has free, in bytes; as much as you like if it cannot tell.
     pub(super) fn free_bytes(&self) -> u64 {
-        let free = rustix::fs::statvfs(self.store.trees());
-        free.map_or(u64::MAX, |free| free.f_bavail.saturating_mul(free.f_frsize))
+        cache::disk::file_system_free(&self.store.trees()).unwrap_or(u64::MAX)
     }
 
     /// A fresh tree.
@@ -305,6 +313,7 @@ impl Layers {
             clamp_mtime: None,
         };
         let frozen = freeze(tree.upper(), &lower, &mut nowhere(), options)?;
+        self.room.wrote(frozen.size)?;
         self.publish(tree, frozen.index, frozen.diff_id, frozen.size)
     }
 

@@ -177,6 +177,24 @@ impl CopyPlan {
         key.finish()
     }
 
+    /// Bytes of all files, each link group once.
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.entries.iter().map(|entry| match &entry.kind {
+            PlannedKind::File {
+                size,
+                link_to: None,
+                ..
+            } => *size,
+            PlannedKind::File { .. }
+            | PlannedKind::Directory
+            | PlannedKind::Symlink(_)
+            | PlannedKind::CharDevice(..)
+            | PlannedKind::BlockDevice(..)
+            | PlannedKind::Fifo => 0,
+        });
+        sizes.sum()
+    }
+
     /// The index of the layer.
     pub fn index(&self) -> Result<LayerIndex, WriteError> {
         let entries = self.entries.iter().map(PlannedEntry::as_layer_entry);

@@ -1,0 +1,267 @@
+//! Room for what a build is about to write: below the store's cap, and on its disk.
+//!
+//! Asked before big things are written ([`Room::reserve`]), and told of those whose size shows only when they are there
+//! ([`Room::wrote`]). Where there is no room, what nobody needs is collected first; only if that does not help is there an
+//! answer to fail with. A full disk is not told here: the write that meets it says so.
+//!
+//! # Cost
+//!
+//! The first question costs two small reads (`gc`), later ones a subtraction, as long as the store is clearly below its cap.
+//! Otherwise the store is looked through, and collected to somewhat below the cap, so that the next question is cheap.
+//!
+//! # Concurrency
+//!
+//! What other processes write after the store was looked through shows when this one has used up what it found: together
+//! they may pass the cap by what each of them had left, until the collection after a build.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::sync::{Mutex, PoisonError};
+
+use crate::disk::{DiskError, IMAGE, file_system_free};
+use crate::gc::{self, Collected, Policy};
+use crate::key::index::Keys;
+use crate::root::StatePaths;
+use crate::size::shown;
+
+/// What is smaller is not asked for: a build writes hundreds of small files.
+const BIG_BYTES: u64 = 1 << 20;
+
+/// The part of the cap that a collection leaves free beyond what is asked for.
+const SLACK: u64 = 20;
+
+/// How big a store may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cap {
+    /// What fits the disk ([`gc::default_cap`]).
+    #[default]
+    Usual,
+    /// So many bytes, by the user's wish.
+    Bytes(u64),
+    /// As big as the disk.
+    Unlimited,
+}
+
+impl Cap {
+    /// The cap in bytes, if there is one.
+    pub fn bytes(self, paths: &StatePaths) -> Result<Option<u64>, DiskError> {
+        Ok(match self {
+            Self::Usual => Some(gc::default_cap(paths)?),
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Unlimited => None,
+        })
+    }
+}
+
+/// Why there is no room.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// What cannot go and what is needed are more than the cap.
+    #[error("{0}")]
+    Cap(Shortage),
+    /// The store could not be looked through.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// What does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that are to be written.
+    pub need_bytes: u64,
+    /// Bytes in the store that cannot go.
+    pub kept_bytes: u64,
+    /// The cap.
+    pub cap_bytes: u64,
+    /// Who needs how much of what cannot go: images by name, running builds.
+    pub holders: BTreeMap<String, u64>,
+}
+
+impl Display for Shortage {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let [need, kept, cap] = [self.need_bytes, self.kept_bytes, self.cap_bytes].map(shown);
+        write!(f, "the store may have {cap}, and has {kept} that cannot go")?;
+        if self.need_bytes > 0 {
+            write!(f, ", where {need} more are needed")?;
+        }
+        for (number, (holder, bytes)) in self.holders.iter().enumerate() {
+            let before = if number == 0 { ": " } else { ", " };
+            write!(f, "{before}{} for {holder}", shown(*bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// The room that a build has.
+#[derive(Debug)]
+pub struct Room {
+    paths: StatePaths,
+    keys: Keys,
+    cap: Cap,
+    now_ms: u64,
+    /// Bytes that can be written before the store has to be looked through.
+    left: Mutex<Option<u64>>,
+}
+
+impl Room {
+    /// The room of a build that begins now. Touches nothing.
+    pub fn new(paths: &StatePaths, cap: Cap, now_ms: u64) -> Self {
+        Self {
+            paths: paths.clone(),
+            keys: Keys::new(paths),
+            cap,
+            now_ms,
+            left: Mutex::default(),
+        }
+    }
+
+    /// Makes room for what is about to be written.
+    pub fn reserve(&self, bytes: u64) -> Result<(), RoomError> {
+        if bytes < BIG_BYTES {
+            return Ok(());
+        }
+        let free = file_system_free(self.paths.root()).map_err(DiskError::from)?;
+        if bytes > free {
+            let policy = Policy {
+                frees_bytes: Some(bytes - free),
+                ..Policy::default()
+            };
+            gc::collect(&self.paths, &self.keys, &policy, self.now_ms)?;
+        }
+        self.take(bytes, bytes)
+    }
+
+    /// Counts what has been written, and makes room if that was too much.
+    pub fn wrote(&self, bytes: u64) -> Result<(), RoomError> {
+        match bytes < BIG_BYTES {
+            true => Ok(()),
+            false => self.take(bytes, 0),
+        }
+    }
+
+    /// Takes bytes of what is left. If there are not so many, `need_bytes` must be free after a collection.
+    fn take(&self, bytes: u64, need_bytes: u64) -> Result<(), RoomError> {
+        let Some(cap) = self.cap.bytes(&self.paths)? else {
+            return Ok(());
+        };
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match *left {
+            Some(known) => known,
+            None => {
+                let most = gc::most_bytes(&self.paths).map_err(DiskError::from)?;
+                cap.saturating_sub(most)
+            }
+        };
+        if let Some(rest) = known.checked_sub(bytes) {
+            *left = Some(rest);
+            return Ok(());
+        }
+        let goal = cap.saturating_sub(need_bytes.max(cap / SLACK));
+        let policy = Policy {
+            most_bytes: Some(goal),
+            ..Policy::default()
+        };
+        let collected = gc::collect(&self.paths, &self.keys, &policy, self.now_ms)?;
+        let free = cap.checked_sub(collected.left_bytes);
+        *left = match free.and_then(|free| free.checked_sub(need_bytes)) {
+            Some(rest) => Some(rest),
+            None if self.goes_on(&collected, need_bytes, cap) => Some(u64::MAX),
+            None => return Err(RoomError::Cap(shortage(&collected, need_bytes, cap))),
+        };
+        Ok(())
+    }
+
+    /// Whether a build goes on beyond the cap: nobody has set it, and it is not tagged images that take the room. It is
+    /// collected when it has ended.
+    fn goes_on(&self, collected: &Collected, need_bytes: u64, cap: u64) -> bool {
+        let is_image = |pin: &String| pin.starts_with(IMAGE);
+        let tagged = collected
+            .pinned
+            .iter()
+            .filter(|item| item.pins.iter().any(is_image));
+        let tagged_bytes: u64 = tagged.map(|item| item.bytes).sum();
+        let without = collected.left_bytes.saturating_sub(tagged_bytes);
+        self.cap == Cap::Usual && without.saturating_add(need_bytes) > cap
+    }
+}
+
+fn shortage(collected: &Collected, need_bytes: u64, cap_bytes: u64) -> Shortage {
+    Shortage {
+        need_bytes,
+        kept_bytes: collected.left_bytes,
+        cap_bytes,
+        holders: collected.holders(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::lease::Lease;
+    use crate::snapshot::store::LayerStore;
+    use crate::snapshot::testing::{commit, has_tree};
+
+    const NOW: u64 = 9_000_000_000_000;
+    const MB: u64 = 1 << 20;
+
+    fn room(paths: &StatePaths, cap: u64) -> Room {
+        Room::new(paths, Cap::Bytes(cap), NOW)
+    }
+
+    #[test]
+    fn what_nobody_needs_makes_room_and_what_is_needed_does_not() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let store = LayerStore::open(&paths).unwrap();
+        let layer = commit(&store, &"x".repeat(4 << 20));
+        room(&paths, 20 * MB).reserve(8 * MB).unwrap();
+        assert!(has_tree(&store, &layer));
+        let build = Lease::acquire(&paths).unwrap();
+        build.pin(&layer).unwrap();
+        let Err(RoomError::Cap(short)) = room(&paths, 10 * MB).reserve(8 * MB) else {
+            panic!("there is no room");
+        };
+        assert_eq!((short.need_bytes, short.cap_bytes), (8 * MB, 10 * MB));
+        assert!(short.kept_bytes > 4 * MB && short.kept_bytes < 5 * MB);
+        assert!(short.holders["a running build"] > 4 * MB);
+        assert!(has_tree(&store, &layer));
+        drop(build);
+        room(&paths, 10 * MB).reserve(8 * MB).unwrap();
+        let store = LayerStore::open(&paths).unwrap();
+        assert!(!has_tree(&store, &layer));
+    }
+
+    #[test]
+    fn a_shortage_names_need_cap_and_holders() {
+        let holders = [("a running build", 3000), ("image app", 1000)];
+        let short = Shortage {
+            need_bytes: 2000,
+            kept_bytes: 4000,
+            cap_bytes: 5000,
+            holders: holders.map(|(name, bytes)| (name.to_owned(), bytes)).into(),
+        };
+        let all = "the store may have 5.0kB, and has 4.0kB that cannot go, where 2.0kB more are needed: \
+                   3.0kB for a running build, 1.0kB for image app";
+        assert_eq!(short.to_string(), all);
+    }
+
+    #[test]
+    fn what_was_written_counts() {
+        crate::layer::require_root_in_tests();
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let room = room(&paths, 10 * MB);
+        room.reserve(6 * MB).unwrap();
+        fs::write(dir.path().join("big"), vec![1; 6 << 20]).unwrap();
+        room.wrote(2 * MB).unwrap();
+        assert!(matches!(room.reserve(6 * MB), Err(RoomError::Cap(_))));
+        fs::write(dir.path().join("more"), vec![1; 6 << 20]).unwrap();
+        assert!(matches!(room.wrote(6 * MB), Err(RoomError::Cap(_))));
+        // Small things are not worth the question.
+        room.reserve(1000).unwrap();
+        Room::new(&paths, Cap::Unlimited, NOW).reserve(MB).unwrap();
+    }
+}
