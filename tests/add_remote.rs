@@ -127,6 +127,32 @@ fn an_answer_that_is_none_is_an_error_at_its_line() {
 }
 
 #[test]
+fn what_may_be_a_secret_in_an_address_is_not_shown() {
+    let web = Web::start();
+    web.put("/f", page("one", "\"1\""));
+    let place = Place::with_dockerfile("FROM scratch\nARG URL\nADD $URL /to/\n");
+    let address = web.url("/f?sig=hush&exp=1");
+    let argument = format!("--build-arg=URL={address}");
+    let shown = web.url("/f?sig=***&exp=***");
+    for flags in [
+        &["--progress=plain"][..],
+        &["--progress=rawjson"],
+        &["--explain"],
+    ] {
+        let outcome = place
+            .build(&[&[argument.as_str()], flags].concat())
+            .success();
+        outcome.says(&shown).does_not_say("hush");
+    }
+    let image = place.image(&[&argument]);
+    let history = image.history();
+    let is_whole = |line: &String| line.starts_with(&format!("ADD {address} "));
+    assert!(history.iter().any(is_whole), "{history:?}");
+    let wrong = argument.replace("http://", "http://me:hush@[");
+    place.build(&[&wrong]).failure(1).does_not_say("hush");
+}
+
+#[test]
 fn a_credential_reaches_its_host_and_no_other() {
     let (web, other) = (Web::start(), Web::start());
     let host = &web.address;

@@ -26,4 +26,5 @@ pub mod parse;
 pub mod platform;
 pub mod reference;
 pub mod secret_name;
+pub mod shown_url;
 pub mod source;

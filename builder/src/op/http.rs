@@ -17,6 +17,7 @@ use cache::digest::{CacheKey, ContentDigest, DiffId, hex};
 use cache::key::builder::KeyBuilder;
 use cache::snapshot::active::ActiveTree;
 use frontend::graph::HttpOp;
+use frontend::shown_url::without_secrets;
 use reqwest::header::HeaderValue;
 use reqwest::{StatusCode, Url};
 use serde::{Deserialize, Serialize};
@@ -220,7 +221,7 @@ fn ask(fetching: &Fetching<'_>, op: &HttpOp, known: Option<&Answer>) -> Result<A
     }
     fetching.may_ask(&op.url)?;
     let mut url = Url::parse(&op.url).map_err(|source| StepError::Url {
-        url: op.url.clone(),
+        url: without_secrets(&op.url),
         source,
     })?;
     url.set_fragment(None);

@@ -6,6 +6,7 @@ use crate::ast::{Instruction, InstructionKind};
 use crate::expand::Lexer;
 use crate::graph::{GraphBuilder, LocalOp, Op, Presentation, VertexId};
 use crate::lint::Checks;
+use crate::shown_url::without_secrets;
 use crate::source::{Diagnostic, LineRange, SourceFile};
 
 use super::error::{InstructionError, diagnostic};
@@ -358,9 +359,9 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    /// A step's instruction as progress shows it.
+    /// A step's instruction as progress shows it; no command, in which `://` may be anything.
     pub(super) fn shown(&self, state: &StageState, step: Step<'_>) -> String {
-        display(self.lexer, step.original(), &state.scope)
+        without_secrets(&display(self.lexer, step.original(), &state.scope))
     }
 
     /// Expands a word where the stage stands.
