@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::registry::Registry;
+use crate::support::world::Random;
 use crate::support::{Place, testdata};
 
 const APP: &str = "FROM busybox
@@ -157,6 +158,97 @@ fn a_flipped_bit_is_found_and_what_was_built_on_it_dropped() {
     settled(&place);
     let checked = place.run(["fsck"]).success();
     assert!(checked.stdout.contains("all well"), "{}", checked.stdout);
+}
+
+/// What a write that the disk did not finish leaves: a file that ends early, or one with zeros in it.
+fn tear(random: &mut Random, file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let at = random.index(bytes.len());
+    match random.below(3) {
+        0 => bytes.truncate(at),
+        1 => bytes[at..].fill(0),
+        _ => {
+            let end = bytes.len().min(at + 4096);
+            bytes[at..end].fill(0);
+        }
+    }
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_torn_file_of_the_store_is_found_and_never_misread() {
+    const TEARS: u64 = 4;
+    let first = u64::from(std::process::id()) << 20;
+    println!("seed {first}");
+    let mut random = Random(first);
+    let place = place();
+    let root = place.root();
+    let image = digest(&place);
+    for part in [
+        "blobs",
+        "layers",
+        "trees",
+        "db.sqlite",
+        "db.sqlite-wal",
+        "chunks",
+        "contexts",
+        "sources",
+        "tags",
+    ] {
+        for _ in 0..TEARS {
+            place.build(&[&SAME[..], &["-t", "app"]].concat()).success();
+            settled(&place);
+            let mut files = Vec::new();
+            match root.join(part).is_dir() {
+                true => files_below(&root.join(part), &mut files),
+                false => files.push(root.join(part)),
+            }
+            files.retain(|file| {
+                fs::symlink_metadata(file).is_ok_and(|file| file.is_file() && file.len() > 0)
+            });
+            files.sort();
+            let Some(file) = (!files.is_empty()).then(|| &files[random.index(files.len())]) else {
+                continue;
+            };
+            tear(&mut random, file);
+            let torn = file.display();
+            let checked = place.run(["fsck"]);
+            assert_eq!(checked.code, Some(0), "{torn}: {}", checked.stderr);
+            assert_eq!(digest(&place), image, "{torn}");
+            place.build(&[&SAME[..], &["-t", "app"]].concat()).success();
+            settled(&place);
+            let checked = place.run(["fsck"]).success();
+            assert!(
+                checked.stdout.contains("all well"),
+                "{torn}: {}",
+                checked.stdout
+            );
+        }
+    }
+}
+
+#[test]
+fn a_moved_tag_is_seen_once_the_last_answer_is_too_old() {
+    let registry = Registry::start();
+    let base = registry.name("base:1");
+    registry.fill(&testdata("images/busybox"), "base:1");
+    let place = Place::with_dockerfile(&format!(
+        "FROM {base}\nRUN if [ -e /moved ]; then cat /moved; else echo first; fi > /out\n"
+    ));
+    let out = |args: &[&str]| place.image(args).text("out");
+    assert_eq!(out(&[]), "first\n");
+    let other = Place::with_dockerfile("FROM busybox\nRUN echo second > /moved\n");
+    other.build(&["--push", "-t", &base]).success();
+    let asked = registry.requests().len();
+    assert_eq!(out(&["--pull=age:24h"]), "first\n");
+    assert_eq!(registry.requests().len(), asked, "nobody is asked");
+    std::thread::sleep(Duration::from_millis(1_100));
+    let moved = place.build(&["--pull=age:1s", "--explain"]).success();
+    moved.says("tag moved");
+    // What was learnt is young again, and the old result is still there for who asks for the old image.
+    for policy in ["--pull=age:24h", "--pull=missing"] {
+        assert_eq!(out(&[policy]), "second\n");
+    }
 }
 
 #[test]
