@@ -140,6 +140,78 @@ fn a_power_cut_at_any_instant_costs_no_more_than_time() {
     }
 }
 
+/// Where the bytes of a file begin on the disk that it is on.
+fn place_on_disk(file: &Path) -> Option<u64> {
+    let mut command = Command::new(program("filefrag", "e2fsprogs"));
+    let told = finish(command.args(["-v", "-b1"]).arg(file))
+        .success()
+        .stdout;
+    // `   0:        0..    4095:   34603008..  34607103:   4096:  last,eof`
+    let extent = told
+        .lines()
+        .find(|line| line.trim_start().starts_with("0:"))?;
+    let physical = extent.split(':').nth(2)?.split("..").next()?;
+    physical.trim().parse().ok()
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files_below(&entry.path(), found),
+            false => found.push(entry.path()),
+        }
+    }
+}
+
+#[test]
+fn what_a_disk_cannot_read_is_made_again() {
+    let first = u64::from(std::process::id()) << 20;
+    for seed in first..first + ROUNDS {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let place = Place::with_dockerfile("FROM busybox\nCOPY a /a\nRUN cat /a /a > /b\n");
+        place.file("a", "one\n".repeat(20_000));
+        let disk = Disk::make(place.path("disk"), place.root());
+        let output = format!("--output=type=oci,dest={}", place.path("out.tar").display());
+        place.build(&["-t", "app", &output]).success();
+        crate::support::store::settled(&place.root());
+        let mut files = Vec::new();
+        for part in ["blobs", "trees", "layers"] {
+            files_below(&place.root().join(part), &mut files);
+        }
+        files.sort();
+        files.retain(|file| fs::symlink_metadata(file).is_ok_and(|f| f.is_file() && f.len() > 0));
+        let victim = files[random.index(files.len())].clone();
+        // Nothing of it stays in memory.
+        finish(Command::new("umount").arg(&disk.on)).success();
+        disk.mount();
+        let Some(at) = place_on_disk(&victim) else {
+            continue;
+        };
+        let file = fs::File::options().write(true).open(&disk.file).unwrap();
+        file.set_len(at).unwrap();
+        let is_lost = fs::read(&victim).is_err();
+        assert!(is_lost, "seed {seed}: {} can be read", victim.display());
+        // Without it the directory is no store any more, and nobody takes it for one.
+        if fs::read(place.root().join("format")).is_err() {
+            continue;
+        }
+        let outcome = place
+            .build(&["-t", "app", &output])
+            .does_not_say("panicked");
+        assert!(
+            matches!(outcome.code, Some(0 | 1 | 3)),
+            "seed {seed}: {outcome:?}"
+        );
+        place.run(["fsck"]).success();
+        let image = place.image(&["-t", "app"]);
+        assert_eq!(image.text("b"), "one\n".repeat(40_000), "seed {seed}");
+        let checked = place.run(["fsck"]).success();
+        let is_well = checked.stdout.contains("all well");
+        assert!(is_well, "seed {seed}: {}", checked.stdout);
+    }
+}
+
 #[test]
 fn few_descriptors_fail_a_build_at_most() {
     let text = "FROM busybox AS one\nCOPY a /a\nRUN cat /a > /b\nFROM busybox\nCOPY --from=one /b /b\nRUN cat /b > /c\n";

@@ -92,21 +92,24 @@ fn check_blobs(paths: &StatePaths, lease: &Lease, checked: &mut Checked) -> Resu
             continue;
         }
         checked.blobs += 1;
-        let is_intact = match &digest {
-            Ok(digest) => blobs.is_intact(digest)?,
-            Err(_) => false,
-        };
-        if !is_intact {
-            match fs::remove_file(&path) {
-                // A build that came upon it has removed it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                removed => removed.attempt("remove", &path)?,
+        let finding = match digest.as_ref().map(|digest| blobs.is_intact(digest)) {
+            Ok(Ok(true)) => continue,
+            // What the disk does not give back is as good as gone.
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "blob cannot be read");
+                "cannot be read: removed"
             }
-            checked.problems.push(Problem {
-                what: format!("blob sha256:{name}"),
-                finding: "has other bytes than its digest says: removed",
-            });
+            Ok(Ok(false)) | Err(_) => "has other bytes than its digest says: removed",
+        };
+        match fs::remove_file(&path) {
+            // A build that came upon it has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            removed => removed.attempt("remove", &path)?,
         }
+        checked.problems.push(Problem {
+            what: format!("blob sha256:{name}"),
+            finding,
+        });
     }
     Ok(())
 }

@@ -464,10 +464,15 @@ fn foreign() -> rusqlite::Error {
 }
 
 fn is_damaged(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
+    // What the disk cannot read is as damaged as what it has lost.
+    let is_unreadable = error
+        .sqlite_error()
+        .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_CORRUPTFS);
+    is_unreadable
+        || matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        )
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::SnapshotError;
@@ -39,6 +40,8 @@ pub(super) fn read(folder: &Path) -> Result<Option<Record>, SnapshotError> {
     let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        // What the disk cannot read is as damaged as what it has lost.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => Vec::new(),
         Err(error) => return Err(SnapshotError::io("read", path)(error)),
     };
     let record = serde_json::from_slice(&text);

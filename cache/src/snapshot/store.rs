@@ -355,6 +355,9 @@ impl LayerStore {
         match fs::read_to_string(&marker) {
             Ok(text) => return Ok(text == owner),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // One that the disk has lost speaks for nobody: another name is free.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Ok(false),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => return Ok(false),
             Err(error) => return Err(SnapshotError::io("read", marker)(error)),
         }
         let temporary = active.work().join("id");
