@@ -28,7 +28,15 @@ pub struct Lease {
     path: PathBuf,
     work: PathBuf,
     gate: PathBuf,
-    pinned: Mutex<BTreeSet<String>>,
+    pins: Mutex<Pins>,
+}
+
+/// What a build has pinned.
+#[derive(Debug, Default)]
+struct Pins {
+    lines: BTreeSet<String>,
+    /// The gate, opened by the first pin; locked only while something is being pinned.
+    gate: Option<File>,
 }
 
 /// What running builds pin.
@@ -87,14 +95,13 @@ impl Lease {
                 && names_same_file(&path, &file)?;
             if is_ours {
                 let work = paths.work().join(&id);
-                let pinned = Mutex::default();
                 let gate = paths.gate();
                 return Ok(Self {
                     gate,
                     file,
                     path,
                     work,
-                    pinned,
+                    pins: Mutex::default(),
                 });
             }
         }
@@ -126,15 +133,21 @@ impl Lease {
     }
 
     fn pin_line(&self, line: String) -> Result<(), IoError> {
-        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        if pinned.contains(&line) {
+        // One at a time: the lock is the open file's, whoever takes it.
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let Pins { lines, gate } = &mut *pins;
+        if lines.contains(&line) {
             return Ok(());
         }
-        let _gate = pass_gate(&self.gate)?;
-        (&self.file)
-            .write_all(line.as_bytes())
-            .attempt("write", &self.path)?;
-        pinned.insert(line);
+        let gate = match gate {
+            Some(gate) => gate,
+            None => gate.insert(open_lock_file(&self.gate)?),
+        };
+        pass(gate, &self.gate)?;
+        let written = (&self.file).write_all(line.as_bytes());
+        rustix::fs::flock(&*gate, FlockOperation::Unlock).attempt("unlock", &self.gate)?;
+        written.attempt("write", &self.path)?;
+        lines.insert(line);
         Ok(())
     }
 }
@@ -150,8 +163,13 @@ impl Drop for Lease {
 /// Waits until no collection is removing anything; none begins while the file is open.
 pub(crate) fn pass_gate(path: &Path) -> Result<File, IoError> {
     let gate = open_lock_file(path)?;
-    rustix::fs::flock(&gate, FlockOperation::LockShared).attempt("lock", path)?;
+    pass(&gate, path)?;
     Ok(gate)
+}
+
+/// Waits for the gate, and keeps it open while the lock is held.
+fn pass(gate: &File, path: &Path) -> Result<(), IoError> {
+    rustix::fs::flock(gate, FlockOperation::LockShared).attempt("lock", path)
 }
 
 /// When a file was last written, in milliseconds since the Unix epoch, in whole seconds.

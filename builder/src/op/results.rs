@@ -35,7 +35,11 @@ impl Steps {
         let Some(record) = self.keys.lookup(&key)? else {
             return Ok(false);
         };
-        if !self.layers.has_all(&record.layers)? {
+        let seen = self.seen_below(vertex, &record.layers);
+        if !self
+            .layers
+            .has_all(record.layers.get(seen..).unwrap_or_default())?
+        {
             self.keys.forget(&key)?;
             return Ok(false);
         }
@@ -46,6 +50,17 @@ impl Steps {
         };
         self.finish(vertex, done);
         Ok(true)
+    }
+
+    /// How many of these layers, from the bottom, are those of an input: they were looked for with it, and are pinned.
+    fn seen_below(&self, vertex: VertexId, layers: &[DiffId]) -> usize {
+        // A vertex can be known while an input is still to be made.
+        let inputs = self.inputs_of(vertex).unwrap_or_default();
+        let common = inputs.iter().map(|input| {
+            let pairs = input.layers.iter().zip(layers);
+            pairs.take_while(|(below, layer)| below == layer).count()
+        });
+        common.max().unwrap_or(0)
     }
 
     /// Keeps a result for later builds and for the users of the vertex.

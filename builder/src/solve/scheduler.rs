@@ -1,11 +1,12 @@
 //! The thin shell around the solver's core: performs actions as tasks, feeds their outcomes back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use frontend::graph::VertexId;
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 
 use super::state::{Action, Ending, Node, SolveEvent, Solver};
@@ -72,13 +73,20 @@ pub async fn solve<P: Performer>(
     let mut first_error = None;
     let mut actions = solver.step(SolveEvent::Started);
     let mut is_interrupted = false;
+    let mut ready = VecDeque::new();
     loop {
         for action in std::mem::take(&mut actions) {
             match action {
                 Action::ComputeKey(vertex) => {
                     let flag = flags.entry(vertex).or_default().clone();
-                    let task = Arc::clone(&performer).key(vertex, flag);
-                    tasks.spawn(async move { (vertex, Outcome::Key(task.await)) });
+                    let mut task = Arc::clone(&performer).key(vertex, flag);
+                    // Most keys are there at once: another thread would only cost two wake-ups.
+                    match task.as_mut().now_or_never() {
+                        Some(answer) => ready.push_back((vertex, Outcome::Key(answer))),
+                        None => {
+                            tasks.spawn(async move { (vertex, Outcome::Key(task.await)) });
+                        }
+                    }
                 }
                 Action::Run(vertex) => {
                     let flag = flags.entry(vertex).or_default().clone();
@@ -88,6 +96,10 @@ pub async fn solve<P: Performer>(
                 Action::Cancel(vertex) => flags.entry(vertex).or_default().set(),
                 Action::End(ending) => return conclude(&solver, ending, first_error),
             }
+        }
+        if let Some((vertex, outcome)) = ready.pop_front() {
+            actions = solver.step(event_of(vertex, outcome, &mut first_error));
+            continue;
         }
         let event = tokio::select! {
             joined = tasks.join_next() => match joined {
