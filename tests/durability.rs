@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::registry::Registry;
 use crate::support::world::Random;
-use crate::support::{Place, testdata};
+use crate::support::{Place, store, testdata};
 
 const APP: &str = "FROM busybox
 WORKDIR /srv
@@ -34,16 +34,7 @@ fn digest(place: &Place) -> String {
 }
 
 fn settled(place: &Place) {
-    crate::support::store::settled(&place.path("root"));
-}
-
-fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => files_below(&entry.path(), found),
-            false => found.push(entry.path()),
-        }
-    }
+    store::settled(&place.path("root"));
 }
 
 #[test]
@@ -99,7 +90,7 @@ fn a_tree_that_a_power_cut_tore_is_not_used_after_the_reboot() {
         fs::write(path, torn).unwrap();
     }
     let mut files = Vec::new();
-    files_below(&root.join("trees"), &mut files);
+    store::files_below(&root.join("trees"), &mut files);
     let built = files.iter().find(|path| path.ends_with("built")).unwrap();
     fs::write(built, "").unwrap();
     assert_eq!(digest(&place), first);
@@ -131,11 +122,11 @@ fn a_flipped_bit_is_found_and_what_was_built_on_it_dropped() {
     place.build(&["-t", "app"]).success();
     settled(&place);
     let mut files = Vec::new();
-    files_below(&place.path("root/trees"), &mut files);
+    store::files_below(&place.path("root/trees"), &mut files);
     let built = files.iter().find(|path| path.ends_with("built")).unwrap();
     fs::write(built, "onf\n").unwrap();
     let mut blobs = Vec::new();
-    files_below(&place.path("root/blobs"), &mut blobs);
+    store::files_below(&place.path("root/blobs"), &mut blobs);
     blobs.sort_by_key(|path| fs::metadata(path).unwrap().len());
     let blob = blobs.last().unwrap();
     let mut bytes = fs::read(blob).unwrap();
@@ -200,7 +191,7 @@ fn a_torn_file_of_the_store_is_found_and_never_misread() {
             settled(&place);
             let mut files = Vec::new();
             match root.join(part).is_dir() {
-                true => files_below(&root.join(part), &mut files),
+                true => store::files_below(&root.join(part), &mut files),
                 false => files.push(root.join(part)),
             }
             files.retain(|file| {
@@ -362,7 +353,7 @@ fn a_flipped_bit_leaves_by_no_output_and_is_gone_after_one() {
         place.build(&["-t", "app"]).success();
         settled(&place);
         let mut files = Vec::new();
-        files_below(&place.path("root/trees"), &mut files);
+        store::files_below(&place.path("root/trees"), &mut files);
         let built = files.iter().find(|path| path.ends_with("built")).unwrap();
         let before = fs::metadata(built).unwrap().modified().unwrap();
         fs::write(built, "onf\n").unwrap();

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::support::image::Image;
 use crate::support::process::Running;
 use crate::support::world::{Luck, Random, World};
-use crate::support::{Place, finish, program, through_shell};
+use crate::support::{Place, finish, program, store, through_shell};
 
 const ROUNDS: u64 = 3;
 
@@ -154,15 +154,6 @@ fn place_on_disk(file: &Path) -> Option<u64> {
     physical.trim().parse().ok()
 }
 
-fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => files_below(&entry.path(), found),
-            false => found.push(entry.path()),
-        }
-    }
-}
-
 #[test]
 fn what_a_disk_cannot_read_is_made_again() {
     let first = u64::from(std::process::id()) << 20;
@@ -174,10 +165,10 @@ fn what_a_disk_cannot_read_is_made_again() {
         let disk = Disk::make(place.path("disk"), place.root());
         let output = format!("--output=type=oci,dest={}", place.path("out.tar").display());
         place.build(&["-t", "app", &output]).success();
-        crate::support::store::settled(&place.root());
+        store::settled(&place.root());
         let mut files = Vec::new();
         for part in ["blobs", "trees", "layers"] {
-            files_below(&place.root().join(part), &mut files);
+            store::files_below(&place.root().join(part), &mut files);
         }
         files.sort();
         files.retain(|file| fs::symlink_metadata(file).is_ok_and(|f| f.is_file() && f.len() > 0));

@@ -54,6 +54,16 @@ pub(crate) fn has_blob(root: &Path, digest: &str) -> bool {
     root.join("blobs").join(digest.replace(':', "/")).exists()
 }
 
+/// Adds all files below a directory, if there is one, to those found.
+pub(crate) fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        match entry.file_type().unwrap().is_dir() {
+            true => files_below(&entry.path(), found),
+            false => found.push(entry.path()),
+        }
+    }
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries
