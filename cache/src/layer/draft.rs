@@ -18,6 +18,9 @@ use super::error::{EntryProblem, LayerError};
 use super::index::{LayerIndex, Node, Role};
 use super::path::{self, LONGEST_NAME, LONGEST_PATH};
 use super::reader::{Member, MemberKind};
+use walk::Walk;
+
+mod walk;
 
 /// What marks a deletion in a tar (OCI image spec, `layer.md`, "Whiteouts").
 pub(super) const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -27,9 +30,6 @@ pub(super) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 
 /// aufs's own files, of which the opaque mark is one.
 const META_PREFIX: &[u8] = b".wh..wh.";
-
-/// Symlinks followed before a path counts as a loop, as in the kernel.
-const MOST_LINKS: u32 = 40;
 
 /// What an index may take in memory while it is made: more than a million entries. An image of more is made to take all
 /// memory there is, a few bytes of compressed names each.
@@ -399,71 +399,6 @@ impl Draft {
             });
         }
         LayerIndex::from_sorted(nodes)
-    }
-}
-
-/// A walk from the root along parts and through symlinks, up to the next thing that is missing.
-struct Walk {
-    todo: Vec<Vec<u8>>,
-    current: Vec<u8>,
-    links: u32,
-}
-
-impl Walk {
-    fn new(parts: &[&[u8]]) -> Self {
-        let todo = parts.iter().rev().map(|part| part.to_vec()).collect();
-        Self {
-            todo,
-            current: Vec::new(),
-            links: 0,
-        }
-    }
-
-    /// Goes on; `Some` is a directory that is missing and where the walk goes on as if it were there.
-    fn advance(
-        &mut self,
-        slots: &BTreeMap<Vec<u8>, Slot>,
-        inodes: &[Entry],
-    ) -> Result<Option<Vec<u8>>, EntryProblem> {
-        while let Some(part) = self.todo.pop() {
-            if part == b".." {
-                let parent = path::split(&self.current).map(|(parent, _)| parent.to_vec());
-                self.current = parent.unwrap_or_default();
-                continue;
-            }
-            let next = path::join(&self.current, &part);
-            match slots.get(&path::sort_key(&next)) {
-                Some(Slot::Directory(_)) => self.current = next,
-                Some(Slot::Leaf(number)) => self.follow(&inodes[*number])?,
-                Some(Slot::Whiteout) | None => {
-                    if part.starts_with(WHITEOUT_PREFIX) {
-                        return Err(EntryProblem::ReservedName);
-                    }
-                    if part.len() > LONGEST_NAME || next.len() > LONGEST_PATH {
-                        return Err(EntryProblem::Path);
-                    }
-                    self.current.clone_from(&next);
-                    return Ok(Some(next));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn follow(&mut self, inode: &Entry) -> Result<(), EntryProblem> {
-        let EntryKind::Symlink { target } = &inode.kind else {
-            return Err(EntryProblem::NotBelowDirectory);
-        };
-        self.links += 1;
-        if self.links > MOST_LINKS {
-            return Err(EntryProblem::TooManyLinks);
-        }
-        if target.starts_with(b"/") {
-            self.current.clear();
-        }
-        self.todo
-            .extend(path::components(target).rev().map(<[u8]>::to_vec));
-        Ok(())
     }
 }
 
