@@ -28,6 +28,9 @@ use super::resources::{Writes, settings};
 use super::rung::Rung;
 use super::spec::{Limits, Resources, Security};
 use super::sys;
+use ready::{enable_controllers, fill_cpusets, inherit_cpuset};
+
+mod ready;
 
 /// What keeps a step from opening devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -395,45 +398,6 @@ fn remedy(file: &str) -> &'static str {
     }
 }
 
-/// A new cpuset of the v1 hierarchy is empty, and nothing can join it: it gets what its parent has.
-fn fill_cpusets(base: &Path, group: &Path) -> io::Result<()> {
-    let mut dir = base.to_owned();
-    for name in group.strip_prefix(base).unwrap_or(Path::new("")) {
-        let child = dir.join(name);
-        inherit_cpuset(&dir, &child)?;
-        dir = child;
-    }
-    Ok(())
-}
-
-fn inherit_cpuset(parent: &Path, child: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        if fs::read_to_string(child.join(file))?.trim().is_empty() {
-            fs::write(child.join(file), fs::read_to_string(parent.join(file))?)?;
-        }
-    }
-    Ok(())
-}
-
-/// Lets the children of `base` down to `group` have limits (v2).
-fn enable_controllers(base: &Path, group: &Path) -> io::Result<()> {
-    let offered = fs::read_to_string(base.join("cgroup.controllers"))?;
-    let wanted: Vec<_> = ["cpu", "cpuset", "memory"]
-        .iter()
-        .filter(|name| offered.split_whitespace().any(|offer| offer == **name))
-        .map(|name| format!("+{name}"))
-        .collect();
-    let mut dir = base.to_owned();
-    let mut names = group.strip_prefix(base).unwrap_or(Path::new("")).iter();
-    loop {
-        fs::write(dir.join("cgroup.subtree_control"), wanted.join(" "))?;
-        match names.next() {
-            Some(name) => dir.push(name),
-            None => return Ok(()),
-        }
-    }
-}
-
 /// A parent as the user wrote it, kept inside the hierarchy.
 fn inside(parent: &str) -> PathBuf {
     Path::new(parent)
@@ -474,37 +438,4 @@ fn remove(dir: &Path) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hierarchies_of_a_hybrid_machine() {
-        let text = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw\n\
-            32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:1 - cgroup cgroup rw,cpu,cpuacct\n\
-            40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,name=systemd\n\
-            41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-        let found = Hierarchies::parse(text);
-        assert_eq!(found.unified, Some("/sys/fs/cgroup/unified".into()));
-        let controllers: Vec<_> = found.legacy.keys().map(String::as_str).collect();
-        assert_eq!(controllers, ["cpu", "cpuacct"]);
-        assert_eq!(
-            found.view(),
-            View::Legacy(vec!["cpu".into(), "cpuacct".into()])
-        );
-    }
-
-    #[test]
-    fn parents_stay_inside() {
-        assert_eq!(inside("/a/../../b"), Path::new("a/b"));
-    }
-
-    #[test]
-    fn counts_of_kills() {
-        assert_eq!(oom_kills("low 0\noom 1\noom_kill 3\n"), 3);
-        assert_eq!(
-            oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
-            1
-        );
-        assert_eq!(oom_kills(""), 0);
-    }
-}
+mod tests;
