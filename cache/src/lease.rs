@@ -11,13 +11,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::fs::FlockOperation;
 
 use crate::claim::{LockMode, Wait, lock, names_same_file, open_lock_file};
 use crate::digest::{DiffId, Digest};
 use crate::io::{Attempt, IoError, make_private_dir, names_in};
+use crate::lock::locked;
 use crate::remove::remove_tree;
 use crate::root::StatePaths;
 
@@ -134,7 +135,7 @@ impl Lease {
 
     fn pin_line(&self, line: String) -> Result<(), IoError> {
         // One at a time: the lock is the open file's, whoever takes it.
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = locked(&self.pins);
         let Pins { lines, gate } = &mut *pins;
         if lines.contains(&line) {
             return Ok(());

@@ -61,6 +61,7 @@ pub mod io;
 pub mod key;
 pub mod layer;
 pub mod lease;
+pub mod lock;
 pub mod log;
 pub mod mounts;
 pub mod remove;

@@ -17,13 +17,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
+use crate::lock::locked;
 use crate::root::StatePaths;
 
 /// Builds whose logs stay: enough to look at yesterday's, few enough to list.
@@ -113,7 +114,7 @@ impl BuildLog {
     }
 
     fn dir(&self) -> Result<PathBuf, IoError> {
-        let mut dir = self.dir.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dir = locked(&self.dir);
         if let Some(dir) = &*dir {
             return Ok(dir.path.clone());
         }

@@ -16,11 +16,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use crate::disk::{DiskError, IMAGE, file_system_free};
 use crate::gc::{self, Collected, Policy};
 use crate::key::index::Keys;
+use crate::lock::locked;
 use crate::root::StatePaths;
 use crate::size::shown;
 
@@ -144,7 +145,7 @@ impl Room {
         let Some(cap) = self.cap.bytes(&self.paths)? else {
             return Ok(());
         };
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = locked(&self.left);
         let known = match *left {
             Some(known) => known,
             None => {

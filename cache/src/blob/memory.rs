@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::{BlobError, BlobStore, BlobWriter, ReadSeek};
 use crate::digest::Digest;
+use crate::lock::locked;
 
 /// Most bytes a read gives at once: odd, so that callers who expect full buffers fail.
 const SHORT_READ: usize = 7;
@@ -19,7 +20,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// The digests it has.
     pub fn digests(&self) -> Vec<Digest> {
-        let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let blobs = locked(&self.blobs);
         blobs.keys().cloned().collect()
     }
 }
@@ -67,7 +68,7 @@ impl BlobWriter for MemoryWriter {
         }
         let Self { bytes, store } = *self;
         let size = bytes.len() as u64;
-        let mut blobs = store.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blobs = locked(&store.blobs);
         blobs.entry(found.clone()).or_insert_with(|| bytes.into());
         Ok((found, size))
     }
@@ -75,12 +76,12 @@ impl BlobWriter for MemoryWriter {
 
 impl BlobStore for MemoryStore {
     fn contains(&self, digest: &Digest) -> Result<bool, BlobError> {
-        let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let blobs = locked(&self.blobs);
         Ok(blobs.contains_key(digest))
     }
 
     fn open(&self, digest: &Digest) -> Result<Option<Box<dyn ReadSeek>>, BlobError> {
-        let blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let blobs = locked(&self.blobs);
         let bytes = blobs.get(digest).cloned();
         Ok(bytes.map(|bytes| Box::new(ShortReader(Cursor::new(bytes))) as Box<dyn ReadSeek>))
     }

@@ -7,12 +7,13 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 
 use super::stat_cache::{FileStat, StatCache, clock};
 use crate::digest::ContentDigest;
+use crate::lock::locked;
 
 /// How often a file that keeps changing is read before giving up.
 const ATTEMPTS: u32 = 4;
@@ -141,10 +142,6 @@ pub fn in_parallel<T: Send, E: Send>(
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.map_or(Ok(()), |(_, error)| Err(error))
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -24,13 +24,14 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use rustix::fs::{Stat, fstatfs};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::digest::{ContentDigest, hex};
 use crate::io::{IoError, read_if_present, write_whole};
+use crate::lock::locked;
 use crate::root::StatePaths;
 
 const MAGIC: &[u8; 8] = b"statcch1";
@@ -153,7 +154,7 @@ impl StatCache {
         let matches = |entry: &[u8]| entry[..56] == wanted[..56];
         let digest = |entry: &[u8]| entry[56..].try_into().ok().map(ContentDigest);
         let found = self.position(stat.device, stat.inode);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         if let Some(entry) = state.fresh.get(&(stat.device, stat.inode)) {
             return matches(entry).then(|| digest(entry)).flatten();
         }
@@ -178,7 +179,7 @@ impl StatCache {
         if stat.mtime > limit || stat.ctime > limit {
             return;
         }
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = locked(&self.state);
         let is_local = *state
             .local
             .entry(stat.device)
@@ -194,7 +195,7 @@ impl StatCache {
         let Some(path) = &self.path else {
             return Ok(());
         };
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = locked(&self.state);
         if state.fresh.is_empty() {
             return Ok(());
         }

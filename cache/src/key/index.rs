@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, pa
 use super::record::{Record, Row, check};
 use crate::digest::{CacheKey, DiffId};
 use crate::io::make_private_dir;
+use crate::lock::locked;
 use crate::root::StatePaths;
 
 /// `user_version` of the database. Raise it when tables change: older databases are set aside.
@@ -296,7 +297,7 @@ impl Keys {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Runs a question on the open database. If the database turns out to be damaged, it is set aside and the question

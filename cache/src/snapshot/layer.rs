@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::error::SnapshotError;
 use super::format::{TreeFormat, TreeId};
 use super::record::Record;
 use crate::digest::{Descriptor, DiffId};
 use crate::layer::index::LayerIndex;
+use crate::lock::locked;
 
 /// A layer that the store has: its index always, trees perhaps.
 #[derive(Debug)]
@@ -64,10 +65,10 @@ impl Layer {
     }
 
     pub(super) fn replace_record(&self, record: Record) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        *locked(&self.record) = record;
     }
 
     fn with_record<T>(&self, read: impl FnOnce(&Record) -> T) -> T {
-        read(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+        read(&locked(&self.record))
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use crate::durable::BootId;
 use crate::layer::apply::{apply, set_directories};
 use crate::layer::index::LayerIndex;
 use crate::layer::verify::is_intact;
+use crate::lock::locked;
 use crate::root::StatePaths;
 
 /// Names are 32 bits of a hash: with a million trees the sixteenth is free for sure.
@@ -467,7 +468,7 @@ impl LayerStore {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<DiffId, Arc<Layer>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }
 
