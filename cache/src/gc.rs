@@ -296,9 +296,11 @@ fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<
         Kind::Log => {
             let path = paths.logs().join(&item.name);
             match path.is_dir() {
-                true => fs::remove_dir_all(&path).attempt("remove", &path)?,
+                true => crate::log::discard(&path)?,
                 false => unlink(&path)?,
             }
+            // A build may have taken the name since the survey.
+            return Ok(Sizes::default().of(&path));
         }
         Kind::CacheMount => {
             let folder = paths.cache_mounts().join(&item.name);

@@ -137,7 +137,11 @@ pub(crate) fn names_in(directory: &Path) -> Result<Vec<std::ffi::OsString>, IoEr
     };
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry.attempt("list", directory)?.file_name();
+        let name = match entry {
+            // Removed while it was being read: what was in it is gone, too.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entry => entry.attempt("list", directory)?.file_name(),
+        };
         if !name
             .as_encoded_bytes()
             .starts_with(STAGED_PREFIX.as_bytes())

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A build holds a shared flock on its folder. Folders beyond [`KEPT_BUILDS`] that nobody holds go when a new one is
-//! made. Nothing is synced: a log is worth no wait, and after a power cut it may be short.
+//! made, any that nobody holds by a collection: it may find one between its being made and its being held, so a build
+//! looks whether the folder it holds still has its name, and makes another if not. Nothing is synced: a log is worth no wait, and after a power cut it may be short.
 //!
 //! Not here: what is shown while a build runs.
 
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+use crate::claim::{LockMode, Wait, lock, names_same_file};
 use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
 use crate::lock::locked;
 use crate::root::StatePaths;
@@ -229,9 +231,9 @@ fn make_dir(paths: &StatePaths) -> Result<Dir, IoError> {
         let path = logs.join((known.last().unwrap_or(&0) + 1).to_string());
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => {
-                let held = File::open(&path).attempt("open", &path)?;
-                flock(&held, FlockOperation::LockShared).attempt("lock", &path)?;
-                return Ok(Dir { path, _held: held });
+                if let Some(held) = hold(&path)? {
+                    return Ok(Dir { path, _held: held });
+                }
             }
             // Another build was quicker.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -240,21 +242,39 @@ fn make_dir(paths: &StatePaths) -> Result<Dir, IoError> {
     }
 }
 
-/// Best effort: what cannot be removed now goes another time. The newest are never looked at, so a folder that was just made
-/// and is not locked yet is safe.
+/// Holds a folder that was just made; `None` if a collection found it before that and removed it.
+fn hold(path: &Path) -> Result<Option<File>, IoError> {
+    let dir = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.attempt("open", path)?,
+    };
+    flock(&dir, FlockOperation::LockShared).attempt("lock", path)?;
+    Ok(names_same_file(path, &dir)?.then_some(dir))
+}
+
+/// Best effort: what cannot be removed now goes another time.
 fn remove_old(logs: &Path, known: &[u64]) {
     let Some(count) = known.len().checked_sub(KEPT_BUILDS - 1) else {
         return;
     };
     for number in &known[..count] {
-        let path = logs.join(number.to_string());
-        let Ok(dir) = File::open(&path) else {
-            continue;
-        };
-        if flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            fs::remove_dir_all(&path).ok();
-        }
+        discard(&logs.join(number.to_string())).ok();
     }
+}
+
+/// Removes the logs of one build, unless it still runs. What has its name is looked at, whichever build it was of when the
+/// name was found.
+pub(crate) fn discard(path: &Path) -> Result<(), IoError> {
+    let dir = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.attempt("open", path)?,
+    };
+    let is_ours = lock(&dir, path, LockMode::Exclusive, Wait::Never)?;
+    if !is_ours || !names_same_file(path, &dir)? {
+        return Ok(());
+    }
+    // While it is locked, so that nobody holds what is half gone.
+    fs::remove_dir_all(path).attempt("remove", path)
 }
 
 #[cfg(test)]
@@ -305,6 +325,64 @@ mod tests {
             Ending::Failed("exit code: 3".into())
         );
         assert_eq!(steps[2].heading.ending, Ending::Open);
+    }
+
+    #[test]
+    fn collections_take_no_folder_from_under_a_build() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for number in builds(&paths).unwrap() {
+                        discard(&paths.logs().join(number.to_string())).unwrap();
+                    }
+                }
+            });
+            let build = || {
+                for _ in 0..300 {
+                    let build = BuildLog::new(&paths);
+                    let mut step = build.step("RUN a", "v").unwrap();
+                    step.write(b"text").unwrap();
+                    let number = build.dir().unwrap();
+                    let number = number.file_name().unwrap().to_str().unwrap();
+                    let steps = steps(&paths, number.parse().unwrap()).unwrap();
+                    assert_eq!(text(&steps[0]), b"text");
+                    step.end(Ending::Done).unwrap();
+                }
+            };
+            let builds = [scope.spawn(build), scope.spawn(build)];
+            let ended = builds.map(|build| build.join().is_ok());
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(ended, [true, true]);
+        });
+    }
+
+    #[test]
+    fn what_a_collection_removes_at_this_moment_is_not_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1");
+        assert!(hold(&path).unwrap().is_none());
+        fs::create_dir(&path).unwrap();
+        let removing = File::open(&path).unwrap();
+        flock(&removing, FlockOperation::LockExclusive).unwrap();
+        std::thread::scope(|scope| {
+            let held = scope.spawn(|| hold(&path).unwrap().is_some());
+            // Long enough for it to wait at the lock.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            fs::remove_dir(&path).unwrap();
+            drop(removing);
+            assert!(!held.join().unwrap());
+        });
+        fs::create_dir(&path).unwrap();
+        let held = hold(&path).unwrap();
+        assert!(held.is_some());
+        discard(&path).unwrap();
+        assert!(path.exists(), "held");
+        drop(held);
+        discard(&path).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

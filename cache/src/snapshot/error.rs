@@ -55,6 +55,11 @@ pub enum SnapshotError {
 }
 
 impl SnapshotError {
+    /// Whether it says that a file or folder is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(super) fn io(
         attempt: &'static str,
         path: impl Into<PathBuf>,

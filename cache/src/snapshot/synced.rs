@@ -53,10 +53,11 @@ pub(crate) fn mark(
     found: &Unsynced,
 ) -> Result<(), SnapshotError> {
     let folder = paths.layer(layer);
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    let locked = record::lock(&folder)?;
+    // A collection may have taken the layer meanwhile.
+    let locked = match record::lock(&folder) {
+        Err(error) if error.is_missing() => return Ok(()),
+        locked => locked?,
+    };
     let Some(now) = record::read(&folder)? else {
         return Ok(());
     };
