@@ -12,7 +12,8 @@
 //!   written by the step, so it is never the lower one. Members of a hard-link group stay: that they are linked may be
 //!   the change.
 //! - A directory equal to the lower one is implied if it has changes below, else removed. Of the root only mode and owner
-//!   count, as its time changes with every name in it.
+//!   count, as its time changes with every name in it. One that the step made in place of the lower one is a change: it
+//!   may have the time of a third (`mv`, `cp -a`), and only the clock would tell whether that is the lower one's.
 //! - A deletion of what the lower layers don't have is removed.
 //! - An opaque directory becomes a plain one with a deletion for each hidden name, and so do the directories below it
 //!   that lower layers have too. What the mounted stack shows stays the same, and the layer says what it deletes.
@@ -173,7 +174,7 @@ impl Freezer<'_> {
                 if entry.path.is_empty() {
                     lower.has_owner_of(&entry)
                 } else {
-                    is_frozen_time(&stat) && lower.has_metadata_of(&entry)
+                    !is_opaque && is_frozen_time(&stat) && lower.has_metadata_of(&entry)
                 }
             });
         let role = if is_unchanged {

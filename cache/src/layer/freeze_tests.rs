@@ -249,7 +249,7 @@ const BASE: &str = "
 
 #[test]
 fn steps_become_layers() {
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 25] = [
         ("true", &[]),
         ("echo three > d/a; touch -d @1000000000 d/a", &["f d/a"]),
         ("echo one > d/a; touch -d @1000000000 d/a d", &[]),
@@ -266,11 +266,24 @@ fn steps_become_layers() {
         ("rm -r d", &["w d"]),
         (
             "rm -r d; mkdir d; echo one > d/a; touch -d @1000000000 d/a d",
-            &["w d/b", "w d/l", "w d/sub"],
+            &["d d", "w d/b", "w d/l", "w d/sub"],
         ),
         (
             "rm -r d; mkdir -p d/sub; echo new > d/sub/y; touch -d @1000000000 d/sub d",
-            &["w d/a", "w d/b", "w d/l", "w d/sub/x", "f d/sub/y"],
+            &[
+                "d d",
+                "w d/a",
+                "w d/b",
+                "w d/l",
+                "d d/sub",
+                "w d/sub/x",
+                "f d/sub/y",
+            ],
+        ),
+        // Another directory of the same time takes its place: a change, as it would be with another time.
+        (
+            "rm -r e; mkdir new; touch -d @1000000000 new; mv new e; touch -d @1000000000 .",
+            &["d e"],
         ),
         ("rm -r d; echo file > d", &["f d"]),
         (
