@@ -311,17 +311,17 @@ impl Engine {
         target: &Platform,
         client: &Client,
     ) -> Result<Steps, Failure> {
-        for (_, vertex) in graph.vertices() {
-            let inputs = vertex
-                .inputs
-                .iter()
-                .map(|input| steps::reference_of(graph.vertex(*input)));
-            self.events.emit(Event::VertexAdded {
+        let added = graph.vertices().map(|(_, vertex)| {
+            let inputs = vertex.inputs.iter();
+            Event::VertexAdded {
                 vertex: steps::reference_of(vertex),
                 name: vertex.name.clone(),
-                inputs: inputs.collect(),
-            });
-        }
+                inputs: inputs
+                    .map(|input| steps::reference_of(graph.vertex(*input)))
+                    .collect(),
+            }
+        });
+        self.events.emit_all(added.collect());
         let locals = input::local_sources(request, context)?;
         let image_layers = images.iter().map(|(digest, image)| {
             (

@@ -247,11 +247,10 @@ impl Steps {
 
     /// Tells the vertices that nobody needed as cached: they neither ran nor will.
     pub fn close(&self, unneeded: &[VertexId]) {
-        for vertex in unneeded {
-            self.events.emit(Event::CacheHit {
-                vertex: self.reference(*vertex),
-            });
-        }
+        let hits = unneeded.iter().map(|vertex| Event::CacheHit {
+            vertex: self.reference(*vertex),
+        });
+        self.events.emit_all(hits.collect());
         for (id, _) in self.graph.vertices() {
             self.close_transfer(id);
         }

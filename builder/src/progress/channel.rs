@@ -104,6 +104,18 @@ impl Queue {
         }
     }
 
+    fn add(&self, mut inner: MutexGuard<'_, Inner>, events: impl IntoIterator<Item = Event>) {
+        // Read under the lock, so that times in the queue never run backwards.
+        let at = self.clock.now();
+        let timed = events.into_iter().map(|event| Timed { at, event });
+        inner.events.extend(timed);
+        let is_woken = !inner.is_timed || inner.is_pressing();
+        drop(inner);
+        if is_woken {
+            self.filled.notify_one();
+        }
+    }
+
     // A panic of another thread while it held the lock leaves a queue that is still a queue.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         locked(&self.inner)
@@ -131,13 +143,14 @@ impl EventSink for Queue {
         if inner.is_closed {
             return;
         }
-        // Read under the lock, so that times in the queue never run backwards.
-        let at = self.clock.now();
-        inner.events.push_back(Timed { at, event });
-        let is_woken = !inner.is_timed || inner.is_pressing();
-        drop(inner);
-        if is_woken {
-            self.filled.notify_one();
+        self.add(inner, [event]);
+    }
+
+    fn emit_all(&self, events: Vec<Event>) {
+        let mut inner = self.lock();
+        if !inner.is_closed && !events.is_empty() {
+            inner.has_news = true;
+            self.add(inner, events);
         }
     }
 }
@@ -179,6 +192,21 @@ mod tests {
         assert_eq!(kinds, [false, true, false]);
         assert!(batch.events.is_sorted_by_key(|timed| timed.at));
         assert!(!batch.is_last);
+    }
+
+    #[test]
+    fn many_at_once_come_together() {
+        let queue = Queue::new(Clock::system());
+        queue.emit(started());
+        queue.emit_all(vec![started(), started()]);
+        queue.emit_all(Vec::new());
+        assert_eq!(queue.take(None).events.len(), 3);
+        let hour = Some(Duration::from_secs(3_600));
+        queue.emit_all(vec![started()]);
+        assert_eq!(queue.take(hour).events.len(), 1);
+        queue.close();
+        queue.emit_all(vec![started()]);
+        assert!(queue.take(None).events.is_empty());
     }
 
     #[test]

@@ -6,6 +6,13 @@ use super::event::Event;
 pub trait EventSink: Send + Sync {
     /// Takes an event that happens now.
     fn emit(&self, event: Event);
+
+    /// Takes events that happen now, in their order; none of them is [`Event::Output`]. Who waits for events is woken once.
+    fn emit_all(&self, events: Vec<Event>) {
+        for event in events {
+            self.emit(event);
+        }
+    }
 }
 
 /// Takes events and forgets them, chosen on purpose.
