@@ -29,8 +29,12 @@ use crate::io::make_private_dir;
 use crate::lock::locked;
 use crate::root::StatePaths;
 
-/// `user_version` of the database. Raise it when tables change: older databases are set aside.
-const SCHEMA_VERSION: i32 = 2;
+/// `user_version` of the database. Raise it when tables change: older databases are set aside, unless [`SCHEMA`] makes
+/// them what they should be.
+const SCHEMA_VERSION: i32 = 3;
+
+/// The oldest that lacks nothing but an index.
+const EXTENSIBLE_VERSION: i32 = 2;
 
 /// A time of last use is written when the one in the database is older than this: a build that runs nothing, again and
 /// again, writes nothing, and nothing that is used goes for want of use.
@@ -41,6 +45,7 @@ const SCHEMA: &str = "
         key BLOB PRIMARY KEY, output BLOB, name TEXT NOT NULL, layers BLOB NOT NULL,
         created_ms INTEGER NOT NULL, cost_ms INTEGER NOT NULL, parts TEXT NOT NULL,
         used_ms INTEGER NOT NULL, digest BLOB NOT NULL) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS rerun ON record (key, output) WHERE output IS NOT NULL;
     CREATE TABLE IF NOT EXISTS memo (
         key BLOB PRIMARY KEY, value BLOB NOT NULL, used_ms INTEGER NOT NULL, digest BLOB NOT NULL
         ) WITHOUT ROWID;";
@@ -52,6 +57,9 @@ const BUSY: Duration = Duration::from_secs(20);
 /// Pages in the log before it is folded into the database: few, because the first reader after the last one left reads
 /// the whole log.
 const LOG_PAGES: u32 = 128;
+
+/// Rows that are so many, written at once, leave a long log behind.
+const MANY_ROWS: usize = 64;
 
 /// Memos and uses kept in memory before they are written.
 const PENDING: usize = 4096;
@@ -127,6 +135,34 @@ impl Keys {
             state.used_records.insert(*key, used_ms);
             record
         }))
+    }
+
+    /// As [`Self::lookup`], of a result that was found without looking up what it was made of: with it, the records of
+    /// `beneath` count as used.
+    pub fn lookup_over(
+        &self,
+        key: &CacheKey,
+        beneath: impl IntoIterator<Item = CacheKey>,
+    ) -> Result<Option<Record>, KeyError> {
+        let mut state = self.lock();
+        let found = self.find(&mut state, key)?;
+        Ok(found.map(|(record, used_ms)| {
+            let used = beneath.into_iter().chain([*key]);
+            state.used_records.extend(used.map(|key| (key, used_ms)));
+            record
+        }))
+    }
+
+    /// The records whose users put another key in theirs, by key ([`Record::output`]).
+    pub fn outputs(&self) -> Result<BTreeMap<CacheKey, CacheKey>, KeyError> {
+        let mut state = self.lock();
+        self.with(&mut state, "read", |connection| {
+            let mut statement =
+                connection.prepare("SELECT key, output FROM record WHERE output IS NOT NULL")?;
+            let rows = statement
+                .query_map([], |row| Ok((CacheKey(row.get(0)?), CacheKey(row.get(1)?))))?;
+            rows.collect()
+        })
     }
 
     /// The record of a key, without its counting as used.
@@ -288,7 +324,11 @@ impl Keys {
                 &used_memos,
                 now,
             )?;
-            transaction.commit()
+            transaction.commit()?;
+            if memos.len() + used_records.len() + used_memos.len() >= MANY_ROWS {
+                fold_log(connection);
+            }
+            Ok(())
         });
         if written.is_err() {
             state.memos.extend(memos);
@@ -347,7 +387,7 @@ impl Keys {
         if version == SCHEMA_VERSION {
             return Ok(connection);
         }
-        if version != 0 {
+        if version != 0 && version != EXTENSIBLE_VERSION {
             return Err(foreign());
         }
         begin_log(&connection)?;
@@ -385,6 +425,19 @@ fn begin_log(connection: &Connection) -> rusqlite::Result<()> {
             }
             switched => return switched,
         }
+    }
+}
+
+/// Folds the log into the database and empties it, unless somebody uses it: then the next to write many rows does.
+fn fold_log(connection: &Connection) {
+    let folded = connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+    if let Err(error) = folded {
+        tracing::debug!(%error, "the log of the database stays");
+    }
+    if let Err(error) = connection.busy_timeout(BUSY) {
+        tracing::debug!(%error, "cannot wait for other writers any more");
     }
 }
 

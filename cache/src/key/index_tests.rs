@@ -108,6 +108,61 @@ fn what_is_used_again_and_again_is_written_down_now_and_then() {
 }
 
 #[test]
+fn what_a_result_was_made_of_is_used_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StatePaths::new(dir.path());
+    let keys = Keys::new(&paths);
+    for n in 1..=3 {
+        keys.record(&key(n), &record("a", 10)).unwrap();
+    }
+    let found = keys.lookup_over(&key(1), [key(2), key(9)]).unwrap();
+    assert_eq!(found, Some(record("a", 10)));
+    assert_eq!(keys.lookup_over(&key(8), [key(3)]).unwrap(), None);
+    keys.flush(2 * USE_GRAIN_MS).unwrap();
+    let uses = Keys::new(&paths).uses().unwrap();
+    let used: Vec<u64> = uses.iter().map(|record| record.used_ms).collect();
+    assert_eq!(used, [2 * USE_GRAIN_MS, 2 * USE_GRAIN_MS, 10]);
+}
+
+#[test]
+fn outputs_are_known_also_in_a_database_that_had_no_index_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StatePaths::new(dir.path());
+    let keys = Keys::new(&paths);
+    let rerun = Record {
+        output: Some(key(7)),
+        ..record("again", 10)
+    };
+    keys.record(&key(1), &record("a", 10)).unwrap();
+    keys.record(&key(2), &rerun).unwrap();
+    let outputs = BTreeMap::from([(key(2), key(7))]);
+    assert_eq!(keys.outputs().unwrap(), outputs);
+    drop(keys);
+    let older = Connection::open(paths.database()).unwrap();
+    older.execute_batch("DROP INDEX rerun").unwrap();
+    older.pragma_update(None, "user_version", 2).unwrap();
+    drop(older);
+    let keys = Keys::new(&paths);
+    assert_eq!(keys.lookup(&key(2)).unwrap(), Some(rerun));
+    assert_eq!(keys.outputs().unwrap(), outputs);
+    assert_eq!(keys.take_set_aside(), None);
+}
+
+#[test]
+fn many_rows_at_once_leave_no_log_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StatePaths::new(dir.path());
+    let keys = Keys::new(&paths);
+    for n in 0..3000 {
+        keys.remember(&key(n), &[7; 100], 10).unwrap();
+    }
+    keys.flush(11).unwrap();
+    let log = paths.database().with_extension("sqlite-wal");
+    assert_eq!(fs::metadata(log).unwrap().len(), 0);
+    assert_eq!(keys.memo(&key(2999)).unwrap(), Some(vec![7; 100]));
+}
+
+#[test]
 fn a_deleted_database_is_begun_again() {
     let dir = tempfile::tempdir().unwrap();
     let paths = StatePaths::new(dir.path());
