@@ -49,6 +49,7 @@ mod ssh;
 mod stability;
 mod store;
 mod strict;
+mod unchanged;
 
 /// A file that nobody lists here would be a test that never runs.
 #[test]

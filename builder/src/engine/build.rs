@@ -149,14 +149,25 @@ impl Build<'_> {
     }
 
     async fn solve(&self, goal: frontend::graph::VertexId) -> Result<(), Failure> {
-        let nodes = self.steps.nodes();
         let interrupt = self.engine.interrupt.clone();
-        let solved = scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await;
+        let probed = tokio::task::block_in_place(|| self.steps.probe(goal, &interrupt));
+        let solved = match probed {
+            Ok(Some(unneeded)) => Ok(unneeded),
+            probed => {
+                if let Err(error) = probed {
+                    tracing::debug!(%error, "cannot look for the goal alone");
+                }
+                let nodes = self.steps.nodes();
+                scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await
+            }
+        };
         self.steps.sandbox().stop();
         match solved {
             Ok(unneeded) => {
                 self.steps.close(&unneeded);
-                Ok(())
+                self.steps
+                    .note_built(goal)
+                    .map_err(failure::step_environment)
             }
             Err(SolveFailure::Interrupted) => Err(failure::interrupted()),
             Err(SolveFailure::Vertex(vertex, error)) => {

@@ -33,7 +33,7 @@ pub(super) struct Planned {
     plan: Option<(CopyPlan, Trees)>,
 }
 
-/// What computing the key of a file op came to.
+/// What computing a key came to.
 pub(super) enum Keyed {
     /// These inputs must be done first.
     Blocked(Vec<VertexId>),
@@ -46,6 +46,17 @@ pub(super) enum Keyed {
         /// What was found out on the way.
         plan: Option<Arc<Planned>>,
     },
+}
+
+impl Keyed {
+    /// A key with its parts.
+    pub(super) fn new(key: CacheKey, parts: Parts) -> Self {
+        Self::Known {
+            key,
+            parts,
+            plan: None,
+        }
+    }
 }
 
 /// Computes the key of a file op.

@@ -27,6 +27,7 @@ mod miss;
 mod mount;
 mod mount_input;
 mod performer;
+mod probe;
 mod results;
 mod stack_key;
 mod transfer;

@@ -7,6 +7,7 @@ use cache::key::builder::{KeyBuilder, Parts};
 use frontend::graph::{ExecOp, Op, VertexId};
 
 use super::error::StepError;
+use super::file::Keyed;
 use super::results::{Pending, Right};
 use super::steps::{Done, Steps};
 use super::watch::StepNews;
@@ -23,50 +24,69 @@ impl Steps {
         id: VertexId,
         cancel: &CancelFlag,
     ) -> Result<KeyAnswer, StepError> {
+        if self.is_known_at_once(id) {
+            self.know(id)?;
+            return Ok(KeyAnswer::Hit);
+        }
+        let keyed = match self.take_probed(id)? {
+            Some(keyed) => keyed,
+            None => self.keyed(id, cancel)?,
+        };
+        match keyed {
+            Keyed::Blocked(needs) => Ok(KeyAnswer::Blocked(needs)),
+            Keyed::Known { key, parts, plan } => self.answer(id, key, parts, plan),
+        }
+    }
+
+    /// Whether a vertex is no more than its name: an image that was resolved, a context that steps take files from.
+    pub(super) fn is_known_at_once(&self, id: VertexId) -> bool {
         match &self.vertex(id).op {
-            Op::Image(op) => self.image(id, &op.manifest),
-            Op::Local(_) if self.is_file_system(id) => {
-                let file::Keyed::Known { key, parts, plan } = file::context_key(self, id)? else {
-                    return Err(StepError::Internal {
-                        what: "a context that waits",
-                    });
-                };
-                self.answer(id, key, parts, plan)
-            }
-            Op::Local(_) => {
-                let key = KeyBuilder::new("local").finish();
-                self.finish(
-                    id,
-                    Done {
-                        key,
-                        layers: Vec::new(),
-                        created_ms: 0,
-                    },
-                );
-                Ok(KeyAnswer::Hit)
-            }
+            Op::Image(_) => true,
+            Op::Local(_) => !self.is_file_system(id),
+            Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Git(_) | Op::Http(_) => false,
+        }
+    }
+
+    /// Keeps the result of a vertex that is known at once.
+    pub(super) fn know(&self, id: VertexId) -> Result<(), StepError> {
+        if self.result(id).is_some() {
+            return Ok(());
+        }
+        if let Op::Image(op) = &self.vertex(id).op {
+            return self.image(id, &op.manifest);
+        }
+        let done = Done {
+            key: KeyBuilder::new("local").finish(),
+            layers: Vec::new(),
+            created_ms: 0,
+        };
+        self.finish(id, done);
+        Ok(())
+    }
+
+    /// Computes the key of a vertex that is more than its name.
+    pub(super) fn keyed(&self, id: VertexId, cancel: &CancelFlag) -> Result<Keyed, StepError> {
+        match &self.vertex(id).op {
+            Op::Image(_) => Err(StepError::Internal {
+                what: "an image with a key to compute",
+            }),
+            Op::Local(_) => file::context_key(self, id),
             Op::Exec(op) => self.exec(id, op),
-            Op::File(op) => {
-                let keyed = file::key(self, id, op)?;
-                match keyed {
-                    file::Keyed::Blocked(needs) => Ok(KeyAnswer::Blocked(needs)),
-                    file::Keyed::Known { key, parts, plan } => self.answer(id, key, parts, plan),
-                }
-            }
+            Op::File(op) => file::key(self, id, op),
             Op::Merge(op) => {
                 let inputs = &self.vertex(id).inputs;
                 let base = self.state_below(inputs, op.base)?;
                 let upper = self.state_below(inputs, Some(op.upper))?;
                 let key = stack_key::merge_key(base.as_ref(), upper.as_ref());
-                self.answer(id, key.finish(), key.into_parts(), None)
+                Ok(Keyed::new(key.finish(), key.into_parts()))
             }
             Op::Git(op) => {
                 let remote::Identified { key, parts } = remote::git_key(self, id, op, cancel)?;
-                self.answer(id, key, parts, None)
+                Ok(Keyed::new(key, parts))
             }
             Op::Http(op) => {
                 let remote::Identified { key, parts } = remote::http_key(self, id, op, cancel)?;
-                self.answer(id, key, parts, None)
+                Ok(Keyed::new(key, parts))
             }
         }
     }
@@ -106,7 +126,7 @@ impl Steps {
         Ok(KeyAnswer::Miss)
     }
 
-    fn image(&self, id: VertexId, manifest: &str) -> Result<KeyAnswer, StepError> {
+    fn image(&self, id: VertexId, manifest: &str) -> Result<(), StepError> {
         let image = self.images.get(manifest).ok_or(StepError::Internal {
             what: "an image that was not resolved",
         })?;
@@ -119,10 +139,10 @@ impl Steps {
             .announce(&image.diff_ids, &self.progress_of(id))?;
         self.explain_image(id)?;
         self.finish(id, done);
-        Ok(KeyAnswer::Hit)
+        Ok(())
     }
 
-    fn exec(&self, id: VertexId, op: &ExecOp) -> Result<KeyAnswer, StepError> {
+    fn exec(&self, id: VertexId, op: &ExecOp) -> Result<Keyed, StepError> {
         let inputs = &self.vertex(id).inputs;
         let mut mount_inputs = Vec::new();
         let mut needs = Vec::new();
@@ -135,11 +155,11 @@ impl Steps {
             }
         }
         if !needs.is_empty() {
-            return Ok(KeyAnswer::Blocked(needs));
+            return Ok(Keyed::Blocked(needs));
         }
         let root = self.state_below(inputs, op.root)?;
         let (key, parts) = exec_key::exec_key(op, root.as_ref(), &mount_inputs);
-        self.answer(id, key, parts, None)
+        Ok(Keyed::new(key, parts))
     }
 
     /// Runs a vertex.
@@ -214,7 +234,7 @@ fn stacked(base: Option<&Arc<Done>>, layers: impl IntoIterator<Item = DiffId>) -
 }
 
 /// Whether computing the key of an op may read files or ask servers, and so must not be done on a thread that others wait for.
-fn may_read_files(op: &Op) -> bool {
+pub(super) fn may_read_files(op: &Op) -> bool {
     match op {
         Op::File(_) | Op::Git(_) | Op::Http(_) => true,
         Op::Exec(exec) => !exec.mounts.is_empty(),

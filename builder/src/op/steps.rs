@@ -21,6 +21,7 @@ use super::error::StepError;
 use super::fetch::Progress;
 use super::layers::Layers;
 use super::local::Contexts;
+use super::probe::Probed;
 use super::remote::Remotes;
 use super::results::Pending;
 use super::runner::Runner;
@@ -110,6 +111,8 @@ pub struct Steps {
     pub(super) pending: Mutex<BTreeMap<VertexId, Pending>>,
     /// The keys of vertices that missed, also while they run.
     pub(super) keys_of_missed: Mutex<BTreeMap<VertexId, CacheKey>>,
+    /// The keys of vertices that have not been looked up.
+    pub(super) probed: Mutex<BTreeMap<VertexId, Probed>>,
     /// For each context how many steps have not yet listed what they need of it.
     pub(super) transfers: Mutex<BTreeMap<VertexId, Transfer>>,
     watcher: OnceLock<Watcher>,
@@ -177,6 +180,7 @@ impl Steps {
             done: Mutex::default(),
             pending: Mutex::default(),
             keys_of_missed: Mutex::default(),
+            probed: Mutex::default(),
             transfers: Mutex::default(),
             watcher: OnceLock::new(),
             causes: Mutex::default(),
@@ -229,7 +233,10 @@ impl Steps {
 
     /// When a vertex's result was made, in milliseconds since the epoch.
     pub fn created_ms(&self, vertex: VertexId) -> u64 {
-        self.result(vertex).map_or(0, |done| done.created_ms)
+        match self.result(vertex) {
+            Some(done) => done.created_ms,
+            None => self.probed_created_ms(vertex),
+        }
     }
 
     /// What the solver must know of each vertex.
@@ -310,12 +317,13 @@ impl Steps {
         users.is_empty() || users.iter().any(is_below)
     }
 
-    /// The key of an input, if it is known: whether it waits, runs or is done.
+    /// The key of an input, if it is known: whether it waits, runs, is done or was never looked for.
     pub(super) fn key_of(&self, vertex: VertexId) -> Option<CacheKey> {
         if let Some(done) = self.result(vertex) {
             return Some(done.key);
         }
-        locked(&self.keys_of_missed).get(&vertex).copied()
+        let missed = locked(&self.keys_of_missed).get(&vertex).copied();
+        missed.or_else(|| self.probed_key(vertex))
     }
 
     /// The state key of what a step works on; `None` is scratch. A file system whose key is not known is never taken for
