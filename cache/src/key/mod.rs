@@ -45,3 +45,5 @@
 pub mod builder;
 pub mod index;
 pub mod record;
+
+mod database;
