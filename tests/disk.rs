@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use crate::support::git::{Daemon, Repository};
 use crate::support::{Outcome, Place, finish, store};
 
 fn place() -> Place {
@@ -214,6 +215,46 @@ fn a_cap_below_the_tagged_images_says_who_holds_them() {
     let holder = "needed by image docker.io/library/app:latest";
     assert!(pruned.stdout.contains(holder), "{}", pruned.stdout);
     place.build(&[]).success().says("CACHED");
+}
+
+#[test]
+fn what_was_fetched_of_repositories_is_told_and_goes() {
+    let place = Place::new();
+    let repository = Repository::new(&place.path("work"));
+    repository.file("a", "one\n").commit();
+    repository.publish(&place.path("served/r.git"));
+    let daemon = Daemon::start(&place.path("served"));
+    let url = format!("git://{}/r.git#main", daemon.address);
+    place.file("Dockerfile", format!("FROM scratch\nADD {url} /to/\n"));
+    place.build(&["-t", "app"]).success();
+    let mirrors = || -> Vec<(bool, u64)> {
+        let usage = usage(&place);
+        let items = usage["items"].as_array().unwrap().iter();
+        let mirrors = items.filter(|item| item["kind"] == "git");
+        mirrors
+            .map(|item| {
+                let is_free = item["reclaimable"].as_bool().unwrap();
+                (is_free, item["bytes"].as_u64().unwrap())
+            })
+            .collect()
+    };
+    let [(is_free, bytes)] = mirrors()[..] else {
+        panic!("{:?}", mirrors());
+    };
+    assert!(is_free && bytes > 10_000);
+    let told = place
+        .run(["prune", "--filter", "type=git"])
+        .success()
+        .stdout;
+    assert!(
+        told.starts_with("freed ") && !told.starts_with("freed 0B"),
+        "{told}"
+    );
+    assert_eq!(mirrors(), []);
+    repository.file("a", "two\n").commit();
+    repository.publish(&place.path("served/r.git"));
+    assert_eq!(place.image(&[]).text("to/a"), "two\n");
+    assert_eq!(mirrors().len(), 1);
 }
 
 #[test]

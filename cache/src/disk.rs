@@ -18,6 +18,7 @@ use crate::digest::{DiffId, Digest};
 use crate::io::{Attempt, IoError, names_in};
 use crate::key::index::{KeyError, Keys, RecordUse};
 use crate::lease::{self, Lease, Pinned, written_ms};
+use crate::mirror;
 use crate::root::StatePaths;
 use crate::snapshot::contents::{self, LayerContents};
 use crate::snapshot::error::SnapshotError;
@@ -42,6 +43,8 @@ pub enum Kind {
     CacheMount,
     /// Digests of the files of a build context.
     Context,
+    /// What was fetched of a git repository.
+    Git,
     /// Output of steps.
     Log,
     /// Keys and records.
@@ -143,6 +146,12 @@ impl Disk {
                 if kind != Kind::CacheMount || crate::mounts::has_content(&path)? {
                     items.push(file_item(kind, &path, &mut sizes));
                 }
+            }
+        }
+        for name in names_in(&paths.git())? {
+            let path = paths.git().join(name);
+            if path.is_dir() {
+                items.push(mirror_item(&path, &mut sizes)?);
             }
         }
         for item in &mut items {
@@ -362,11 +371,21 @@ fn file_item(kind: Kind, path: &Path, sizes: &mut Sizes) -> Item {
     }
 }
 
+fn mirror_item(path: &Path, sizes: &mut Sizes) -> Result<Item, IoError> {
+    let mut item = file_item(Kind::Git, path, sizes);
+    let lock = mirror::lock_of(path);
+    item.used_ms = changed_ms(&lock);
+    if is_held(&lock)? {
+        item.pins.push(BUILD.to_owned());
+    }
+    Ok(item)
+}
+
 /// What it takes to make something again that no step made: fetched at 20 MB a second, compressed at 50; what a cache
 /// mount saves is not known, and is taken as fetched.
 fn cost_of(kind: Kind, bytes: u64) -> u64 {
     match kind {
-        Kind::Blob | Kind::CacheMount => bytes / 20_000,
+        Kind::Blob | Kind::CacheMount | Kind::Git => bytes / 20_000,
         Kind::Chunk => bytes / 50_000,
         Kind::Layer
         | Kind::Image

@@ -2,8 +2,8 @@
 //!
 //! # What never goes
 //!
-//! Images that have a tag (their config, manifest and layers), what a running build pins, and cache mounts that a step
-//! uses. Nor a blob that was written since the first running build began: it may be about to be
+//! Images that have a tag (their config, manifest and layers), what a running build pins, and cache mounts and mirrors
+//! in use. Nor a blob that was written since the first running build began: it may be about to be
 //! pinned.
 //!
 //! # Order
@@ -20,7 +20,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -28,18 +27,16 @@ use serde::{Deserialize, Serialize};
 use crate::claim::open_lock_file;
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::disk::{Disk, DiskError, Item, Kind, Needs, Sizes, changed_ms, file_system};
-use crate::io::{Attempt, IoError, STAGED_PREFIX, names_in, read_if_present, write_whole};
+use crate::io::{Attempt, IoError, names_in, read_if_present, write_whole};
 use crate::key::index::Keys;
-use crate::lease::{self, Lease};
+use crate::lease::Lease;
 use crate::remove::remove_tree;
 use crate::root::StatePaths;
 use crate::snapshot::contents;
+use crate::sweep;
 
 /// Items removed while the gate is held once.
 const BATCH: usize = 64;
-
-/// What nobody refers to may be half of something that is being made; after this long it is not.
-const YOUNG_MS: u64 = 3_600_000;
 
 /// A benefit halves in this time without use.
 const HALF_LIFE_MS: u64 = 7 * 86_400_000;
@@ -153,7 +150,7 @@ pub fn collect(
     now_ms: u64,
 ) -> Result<Collected, DiskError> {
     // Acquiring a lease sweeps: what that frees is counted.
-    let swept_bytes = sweep_leftovers(paths, now_ms)?;
+    let swept_bytes = sweep::leftovers(paths, now_ms)?;
     let lease = Lease::acquire(paths)?;
     let disk = Disk::survey(paths, keys, Some(&lease))?;
     let mut collected = Collected {
@@ -265,7 +262,7 @@ fn is_needed(paths: &StatePaths, item: &Item, disk: &Disk, needs: &Needs) -> boo
             // It may have been written anew since the survey.
             needs_blob(&digest) || needs.is_young(changed_ms(&paths.blob(&digest)))
         }),
-        Kind::Chunk | Kind::CacheMount | Kind::Context | Kind::Log => false,
+        Kind::Chunk | Kind::CacheMount | Kind::Context | Kind::Git | Kind::Log => false,
         Kind::Database | Kind::Work | Kind::Other => true,
     }
 }
@@ -308,75 +305,15 @@ fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<
             // Its locks stay, and what a step took since the survey.
             return Ok(Sizes::default().of(&folder));
         }
+        Kind::Git => {
+            let path = paths.git().join(&item.name);
+            crate::mirror::discard(&path, trash)?;
+            // A build may have begun to use it since the survey.
+            return Ok(Sizes::default().of(&path));
+        }
         Kind::Database | Kind::Work | Kind::Other => {}
     }
     Ok(0)
-}
-
-/// Removes what crashes left: leases of the dead, temporary files, trees without a layer, layers without a record. Gives
-/// the bytes that this freed.
-fn sweep_leftovers(paths: &StatePaths, now_ms: u64) -> Result<u64, DiskError> {
-    let size = |path: &Path| Sizes::default().of(path);
-    let work_bytes = size(&paths.work());
-    lease::sweep(paths)?;
-    let mut freed_bytes = work_bytes.saturating_sub(size(&paths.work()));
-    let is_old = |path: &Path| named_ms(path).is_some_and(|named| named + YOUNG_MS < now_ms);
-    let folders = [
-        paths.root().to_owned(),
-        paths.blobs(),
-        paths.tags(),
-        paths.references(),
-        paths.sources(),
-        paths.chunks(),
-        paths.contexts(),
-    ];
-    for folder in folders {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let is_chunk = folder == paths.chunks();
-            let is_staged = name
-                .as_encoded_bytes()
-                .starts_with(STAGED_PREFIX.as_bytes())
-                || (is_chunk && name.as_encoded_bytes().starts_with(b"."));
-            if is_staged && is_old(&entry.path()) {
-                freed_bytes += size(&entry.path());
-                fs::remove_file(entry.path()).ok();
-            }
-        }
-    }
-    let layers = contents::all(paths)?;
-    let trees = layers.values().flat_map(|layer| &layer.trees);
-    let known: BTreeSet<&str> = trees.map(String::as_str).collect();
-    for name in names_in(&paths.trees())? {
-        let name = name.to_string_lossy().into_owned();
-        let path = paths.trees().join(&name);
-        let id = name.strip_suffix(".id").unwrap_or(&name);
-        if known.contains(id) || !is_old(&path) {
-            continue;
-        }
-        freed_bytes += size(&path);
-        match path.is_dir() {
-            true => remove_tree(&path).ok(),
-            false => fs::remove_file(&path).ok(),
-        };
-    }
-    for name in names_in(&paths.layers())? {
-        let path = paths.layers().join(&name);
-        let digest = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>();
-        let is_known = digest.is_ok_and(|digest| layers.contains_key(&DiffId(digest)));
-        if !is_known && is_old(&path) {
-            freed_bytes += size(&path);
-            fs::remove_dir_all(&path).ok();
-        }
-    }
-    Ok(freed_bytes)
-}
-
-/// When a file or directory got its name or was last touched, in milliseconds since the Unix epoch. Not its modification
-/// time: that of a tree is part of the layer, and may be of any age in a tree that was placed a moment ago.
-fn named_ms(path: &Path) -> Option<u64> {
-    let changed = fs::symlink_metadata(path).ok()?.ctime();
-    u64::try_from(changed).ok()?.checked_mul(1000)
 }
 
 /// What may go, least benefit first, children before parents.
@@ -477,7 +414,13 @@ fn may_go(item: &Item, policy: &Policy) -> bool {
         .as_ref()
         .is_none_or(|name| item.name.contains(name.as_str()));
     let is_kind = match item.kind {
-        Kind::Layer | Kind::Blob | Kind::Image | Kind::Chunk | Kind::CacheMount | Kind::Log => true,
+        Kind::Layer
+        | Kind::Blob
+        | Kind::Image
+        | Kind::Chunk
+        | Kind::CacheMount
+        | Kind::Git
+        | Kind::Log => true,
         Kind::Context => policy.takes_contexts,
         Kind::Database | Kind::Work | Kind::Other => false,
     };

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::digest::CacheKey;
 use crate::key::builder::Parts;
@@ -186,9 +188,9 @@ fn leftovers_of_crashes_go_when_they_are_old() {
     let tree = fs::File::open(&orphan).unwrap();
     tree.set_modified(long_ago).unwrap();
     let named = u64::try_from(fs::metadata(&orphan).unwrap().ctime()).unwrap() * 1000;
-    sweep_leftovers(&place.paths, named + 60_000).unwrap();
+    sweep::leftovers(&place.paths, named + 60_000).unwrap();
     assert!(staged.exists() && orphan.exists() && nameless.exists());
-    sweep_leftovers(&place.paths, NOW).unwrap();
+    sweep::leftovers(&place.paths, NOW).unwrap();
     assert!(!staged.exists() && !orphan.exists() && !nameless.exists());
 }
 

@@ -20,7 +20,7 @@
 //!   chunks/                 compressed chunks (layer::compress)
 //!   cache-mounts/           directories of RUN --mount=type=cache
 //!   contexts/               stat caches of build contexts
-//!   git/HEX/                bare repositories by remote; may be deleted when nobody holds their lock file
+//!   git/HEX/                bare repositories by remote (mirror)
 //!   gate                    lock between pinning and removing
 //!   usage                   how big the store was when it was last measured
 //!   claims/                 lock files of steps being run
@@ -63,6 +63,7 @@ pub mod layer;
 pub mod lease;
 pub mod lock;
 pub mod log;
+pub mod mirror;
 pub mod mounts;
 pub mod remove;
 pub mod room;
@@ -70,3 +71,5 @@ pub mod root;
 pub mod size;
 pub mod snapshot;
 pub mod tag;
+
+mod sweep;

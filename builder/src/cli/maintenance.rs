@@ -71,10 +71,11 @@ fn kinds(name: &str) -> Result<Vec<Kind>, Failure> {
         "chunk" => vec![Kind::Chunk],
         "cache-mount" | "exec.cachemount" => vec![Kind::CacheMount],
         "context" | "source.local" => vec![Kind::Context],
+        "git" | "source.git.checkout" => vec![Kind::Git],
         "log" => vec![Kind::Log],
         other => {
             return Err(usage(format!(
-                "invalid argument `type={other}` for --filter: use layer, blob, chunk, cache-mount, context or log"
+                "invalid argument `type={other}` for --filter: use layer, blob, chunk, cache-mount, context, git or log"
             )));
         }
     })

@@ -150,6 +150,7 @@ fn label(kind: Kind) -> &'static str {
         Kind::Chunk => "chunks",
         Kind::CacheMount => "cache-mounts",
         Kind::Context => "contexts",
+        Kind::Git => "git",
         Kind::Log => "logs",
         Kind::Database => "database",
         Kind::Work => "work",

@@ -4,14 +4,15 @@
 //! there is not fetched again. As little history as the server gives is taken.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use cache::digest::{DiffId, hex};
+use cache::claim::Wait;
+use cache::digest::DiffId;
+use cache::mirror::Mirror;
 use frontend::graph::GitOp;
-use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, flock, utimensat};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
 use super::GitError;
 use super::program::{From, Git, Run};
@@ -20,8 +21,6 @@ use crate::op::copy::resolve::clean;
 use crate::op::error::StepError;
 use crate::op::remote::Fetching;
 
-/// How often a lock that another build holds is tried.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Names in `.git` that tell of the checkout and not of the commit.
 const TRANSIENT: [&str; 4] = ["FETCH_HEAD", "ORIG_HEAD", "logs", "description"];
 
@@ -59,19 +58,17 @@ fn make_dir(path: &Path) -> Result<(), GitError> {
 struct Store<'a> {
     git: &'a Git<'a>,
     dir: PathBuf,
-    _lock: File,
+    _mirror: Mirror,
 }
 
 impl<'a> Store<'a> {
     fn open(fetching: &Fetching<'_>, git: &'a Git<'a>, remote: &str) -> Result<Self, StepError> {
-        let all = fetching.paths.git();
-        make_dir(&all)?;
-        let name = hex(&blake3::hash(remote.as_bytes()).as_bytes()[..16]);
-        let lock = lock(fetching, &all.join(format!("{name}.lock")))?;
+        let wait = Wait::UntilCanceled(fetching.cancel.as_atomic());
+        let mirror = Mirror::acquire(fetching.paths, remote, wait)?.ok_or(StepError::Canceled)?;
         let store = Self {
             git,
-            dir: all.join(name),
-            _lock: lock,
+            dir: mirror.path().to_owned(),
+            _mirror: mirror,
         };
         if !store.dir.join("HEAD").exists() {
             make_dir(&store.dir)?;
@@ -254,28 +251,6 @@ impl<'a> Store<'a> {
 }
 
 /// Takes the lock of a repository, waiting for the builds that have it.
-fn lock(fetching: &Fetching<'_>, path: &Path) -> Result<File, StepError> {
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(GitError::io("open", path))?;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::WOULDBLOCK) if fetching.cancel.is_set() => {
-                return Err(StepError::Canceled);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
-            Err(errno) => return Err(GitError::io("lock", path)(errno.into()).into()),
-        }
-    }
-}
-
 /// Removes a file or a directory, if it is there.
 fn remove(path: &Path) -> Result<(), StepError> {
     let removed = match fs::symlink_metadata(path) {
