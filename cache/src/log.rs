@@ -8,9 +8,10 @@
 //!   M.log            all it wrote to both streams, in the order in which it came
 //! ```
 //!
-//! A build holds a shared flock on its folder. Folders beyond [`KEPT_BUILDS`] that nobody holds go when a new one is
+//! A build holds a flock on its folder. Folders beyond [`KEPT_BUILDS`] that nobody holds go when a new one is
 //! made, any that nobody holds by a collection: it may find one between its being made and its being held, so a build
-//! looks whether the folder it holds still has its name, and makes another if not. Nothing is synced: a log is worth no wait, and after a power cut it may be short.
+//! looks whether the folder it holds still has its name, and makes another if not. Nothing is synced: a log is worth no
+//! wait, and after a power cut it may be short.
 //!
 //! Not here: what is shown while a build runs.
 
@@ -21,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::{LockMode, Wait, lock, names_same_file};
@@ -43,7 +43,7 @@ pub struct BuildLog {
 #[derive(Debug)]
 struct Dir {
     path: PathBuf,
-    /// Its shared lock keeps the folder.
+    /// Its lock keeps the folder.
     _held: File,
 }
 
@@ -242,14 +242,17 @@ fn make_dir(paths: &StatePaths) -> Result<Dir, IoError> {
     }
 }
 
-/// Holds a folder that was just made; `None` if a collection found it before that and removed it.
+/// Holds a folder that was just made; `None` if a collection found it before that, and another build perhaps made one of
+/// the same name since, which holds it, or had it for its logs.
 fn hold(path: &Path) -> Result<Option<File>, IoError> {
     let dir = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.attempt("open", path)?,
     };
-    flock(&dir, FlockOperation::LockShared).attempt("lock", path)?;
-    Ok(names_same_file(path, &dir)?.then_some(dir))
+    let is_ours = lock(&dir, path, LockMode::Exclusive, Wait::Never)?
+        && names_same_file(path, &dir)?
+        && names_in(path)?.is_empty();
+    Ok(is_ours.then_some(dir))
 }
 
 /// Best effort: what cannot be removed now goes another time.
@@ -365,17 +368,14 @@ mod tests {
         let path = dir.path().join("1");
         assert!(hold(&path).unwrap().is_none());
         fs::create_dir(&path).unwrap();
-        let removing = File::open(&path).unwrap();
-        flock(&removing, FlockOperation::LockExclusive).unwrap();
-        std::thread::scope(|scope| {
-            let held = scope.spawn(|| hold(&path).unwrap().is_some());
-            // Long enough for it to wait at the lock.
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            fs::remove_dir(&path).unwrap();
-            drop(removing);
-            assert!(!held.join().unwrap());
-        });
+        let other = hold(&path).unwrap();
+        assert!(other.is_some());
+        assert!(hold(&path).unwrap().is_none(), "somebody has it");
+        fs::remove_dir(&path).unwrap();
         fs::create_dir(&path).unwrap();
+        fs::write(path.join("1.log"), "").unwrap();
+        assert!(hold(&path).unwrap().is_none(), "somebody had it");
+        fs::remove_file(path.join("1.log")).unwrap();
         let held = hold(&path).unwrap();
         assert!(held.is_some());
         discard(&path).unwrap();
