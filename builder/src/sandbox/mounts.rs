@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, openat};
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat, openat};
 use rustix::io::Errno;
 
 use super::dev;
@@ -81,11 +81,21 @@ impl Assembly {
         let target = self.target(step, make)?;
         ensure_kind(&target, mounted, &step.target)?;
         sources::attach(mount.as_fd(), target.fd.as_fd()).attempt(Action::Mount, &step.target)?;
-        if let MountKind::Devices(nodes) = &step.kind {
-            dev::populate(&mount, *nodes)?;
-            self.null = dev::null(&mount);
+        match &step.kind {
+            MountKind::Devices(nodes) => {
+                dev::populate(&mount, *nodes)?;
+                self.null = dev::null(&mount);
+                Ok(())
+            }
+            MountKind::Controllers { names, attributes } => {
+                mount_controllers(mount.as_fd(), names, *attributes, &step.target)
+            }
+            MountKind::Kernel { .. }
+            | MountKind::Tmpfs { .. }
+            | MountKind::Bind { .. }
+            | MountKind::Layers { .. }
+            | MountKind::File { .. } => Ok(()),
         }
-        Ok(())
     }
 
     /// The mount of a step, attached nowhere, and whether there are mounts below it.
@@ -105,6 +115,7 @@ impl Assembly {
                 (made, _) => made.attempt(Action::Mount, target)?,
             },
             MountKind::Devices(_) => dev::filesystem_of_devices().attempt(Action::Mount, target)?,
+            MountKind::Controllers { .. } => tmpfs(None, 0o755, target)?,
             MountKind::Tmpfs { size, mode } => tmpfs(*size, mode.unwrap_or(0o1777), target)?,
             MountKind::Bind { path, subpath } => sources::bind(path, target, subpath)?,
             MountKind::Layers { overlay, subpath } => {
@@ -221,6 +232,26 @@ impl Assembly {
     }
 }
 
+/// Into an attached tmpfs that is empty: nothing of the image is in the way, so no path is looked up in the root.
+fn mount_controllers(
+    tmpfs: BorrowedFd<'_>,
+    names: &[String],
+    attributes: u64,
+    at: &Path,
+) -> Result<(), SetupError> {
+    for name in names {
+        let mount = match sources::filesystem("cgroup", &[(name.clone(), None)]) {
+            Err(Errno::PERM | Errno::ACCESS) => continue,
+            made => made.attempt(Action::Mount, at.join(name))?,
+        };
+        set_attributes(mount.as_fd(), attributes, &at.join(name))?;
+        mkdirat(tmpfs, name, Mode::from_raw_mode(0o755))
+            .and_then(|()| sources::attach_in(mount.as_fd(), tmpfs, name))
+            .attempt(Action::Mount, at.join(name))?;
+    }
+    Ok(())
+}
+
 fn kind(fd: BorrowedFd<'_>) -> Result<Kind, Errno> {
     let stat = fstat(fd)?;
     Ok(match FileType::from_raw_mode(stat.st_mode) {
@@ -246,7 +277,7 @@ fn filesystem_name(kind: &MountKind) -> &'static str {
     match kind {
         MountKind::Kernel { name, .. } => name,
         MountKind::Devices(Nodes::Made | Nodes::Bound | Nodes::AllOfHost) => "the devices",
-        MountKind::Tmpfs { .. } => "tmpfs",
+        MountKind::Tmpfs { .. } | MountKind::Controllers { .. } => "tmpfs",
         MountKind::Bind { .. } | MountKind::Layers { .. } | MountKind::File { .. } => "a mount",
     }
 }

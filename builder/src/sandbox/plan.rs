@@ -3,7 +3,7 @@
 //! What a step sees is BuildKit's: mounts, masked paths, devices, capabilities (see the tables below). Where the kernel refuses
 //! something in a user namespace, the plan says what stands in for it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, PathBuf};
 
 use super::cgroup::{DeviceLimit, View};
 use super::error::SetupError;
@@ -81,6 +81,13 @@ pub(super) enum MountKind {
     },
     /// A tmpfs with device nodes.
     Devices(Nodes),
+    /// A tmpfs with the hierarchies of these v1 controllers, each mounted in a directory of its name; what the kernel
+    /// refuses is left out.
+    Controllers {
+        names: Vec<String>,
+        /// `MOUNT_ATTR_*` of the hierarchies.
+        attributes: u64,
+    },
     /// A tmpfs whose mode may depend on what it covers.
     Tmpfs {
         size: Option<u64>,
@@ -315,26 +322,13 @@ fn cgroup_mounts(view: &View, read_only: u64) -> Vec<MountStep> {
             Refused::Skip,
             NOTHING | read_only,
         )],
-        View::Legacy(controllers) => {
-            let mut mounts = vec![MountStep {
-                kind: MountKind::Tmpfs {
-                    size: None,
-                    mode: Some(0o755),
-                },
-                ..kernel(target, Place::Anywhere, "", Refused::Skip, NOTHING)
-            }];
-            mounts.extend(controllers.iter().map(|controller| MountStep {
-                target: Path::new(target).join(controller),
-                place: Place::Anywhere,
-                kind: MountKind::Kernel {
-                    name: "cgroup",
-                    options: vec![(controller.clone(), None)],
-                    refused: Refused::Skip,
-                },
+        View::Legacy(controllers) => vec![MountStep {
+            kind: MountKind::Controllers {
+                names: controllers.clone(),
                 attributes: NOTHING | read_only,
-            }));
-            mounts
-        }
+            },
+            ..kernel(target, Place::Anywhere, "", Refused::Skip, NOTHING)
+        }],
     }
 }
 

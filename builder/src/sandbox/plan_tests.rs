@@ -1,5 +1,7 @@
 //! Tests of `plan`.
 
+use std::path::Path;
+
 use super::*;
 use crate::sandbox::spec::{Process, Rootfs};
 
@@ -103,6 +105,30 @@ fn cgroups_are_hidden_where_the_steps_own_cannot_be_shown() {
     };
     assert_eq!(masked(View::Unified), MASKED);
     assert_eq!(masked(View::Hidden).last(), Some(&"/sys/fs/cgroup"));
+}
+
+#[test]
+fn controllers_are_mounted_in_one_tmpfs_that_is_sealed_unless_insecure() {
+    let names = vec!["cpu".to_owned(), "memory".to_owned()];
+    let facts = Facts {
+        view: View::Legacy(names.clone()),
+        ..root()
+    };
+    let of = |spec: &SandboxSpec| {
+        let mut plan = plan(spec, &facts).unwrap();
+        let mount = plan.mounts.pop().unwrap();
+        assert_eq!(mount.target, Path::new("/sys/fs/cgroup"));
+        (mount.kind, plan.sealed)
+    };
+    let controllers = |attributes| MountKind::Controllers {
+        names: names.clone(),
+        attributes,
+    };
+    let sealed = vec!["/sys/fs/cgroup".into()];
+    assert_eq!(of(&spec()), (controllers(NOTHING | READ_ONLY), sealed));
+    let mut insecure = spec();
+    insecure.security = Security::Insecure;
+    assert_eq!(of(&insecure), (controllers(NOTHING), Vec::new()));
 }
 
 #[test]

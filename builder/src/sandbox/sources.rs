@@ -74,6 +74,21 @@ pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()
     move_mount(mount, "", target, "", flags)
 }
 
+/// Attaches a mount over a directory by its name in one that nobody else changes.
+pub(super) fn attach_in(
+    mount: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &str,
+) -> Result<(), Errno> {
+    move_mount(
+        mount,
+        "",
+        dir,
+        name,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+}
+
 /// Files in memory and places to mount on.
 #[derive(Debug)]
 pub(super) struct Staging {
