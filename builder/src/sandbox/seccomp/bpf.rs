@@ -2,41 +2,212 @@
 
 use super::{Answers, Comparison, Condition, RuleAction};
 
+/// What happens to a system call.
+enum Outcome {
+    /// The same answer whatever its arguments are.
+    Answer(libc::sock_filter),
+    /// A block that looks at them and answers.
+    Block(Vec<libc::sock_filter>),
+}
+
+impl Outcome {
+    fn is_same_answer(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Answer(one), Self::Answer(other)) => is_same(one, other),
+            (Self::Answer(_) | Self::Block(_), _) => false,
+        }
+    }
+}
+
 /// The part of one architecture: what each number is answered.
 pub(super) fn emit_body(
     answers: &Answers,
     unknown: &[(u32, u32)],
     default_errno: u16,
 ) -> Vec<libc::sock_filter> {
-    let default = answer(RuleAction::Errno, default_errno);
     let mut body = vec![load(OFFSET_NUMBER)];
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for (number, rules) in answers {
-        match rules.iter().find(|(conditions, ..)| conditions.is_empty()) {
-            Some((_, RuleAction::Allow, _)) => match ranges.last_mut() {
-                Some((_, last)) if *last + 1 == *number => *last = *number,
-                Some(_) | None => ranges.push((*number, *number)),
-            },
-            Some((_, RuleAction::Errno, errno)) => {
-                body.push(jump(JEQ, *number, 0, 1));
-                body.push(answer(RuleAction::Errno, *errno));
-            }
-            None => body.extend(emit_conditional(*number, rules, default)),
-        }
-    }
-    for (first, last) in ranges {
-        body.extend(emit_range(first, last, answer(RuleAction::Allow, 0)));
-    }
-    for (first, last) in unknown {
-        body.extend(emit_range(*first, *last, answer(RuleAction::Errno, ENOSYS)));
-    }
-    body.push(default);
+    body.extend(emit_search(&outcomes(answers, unknown, default_errno)));
     body
 }
 
-/// The answer to the numbers from `first` to `last`.
-fn emit_range(first: u32, last: u32, answer: libc::sock_filter) -> [libc::sock_filter; 3] {
-    [jump(JGE, first, 0, 2), jump(JGT, last, 1, 0), answer]
+/// Every number's outcome: where it begins to hold, in order.
+fn outcomes(answers: &Answers, unknown: &[(u32, u32)], default_errno: u16) -> Vec<(u32, Outcome)> {
+    let default = answer(RuleAction::Errno, default_errno);
+    let known = answers.iter().map(|(number, rules)| {
+        let unconditional = rules.iter().find(|(conditions, ..)| conditions.is_empty());
+        let outcome = match unconditional {
+            Some((_, action, errno)) => Outcome::Answer(answer(*action, *errno)),
+            None => Outcome::Block(emit_conditional(rules, default)),
+        };
+        (*number, *number, outcome)
+    });
+    let missing = || Outcome::Answer(answer(RuleAction::Errno, ENOSYS));
+    let mut spans: Vec<(u32, u32, Outcome)> = known
+        .chain(
+            unknown
+                .iter()
+                .map(|(first, last)| (*first, *last, missing())),
+        )
+        .collect();
+    spans.sort_by_key(|(first, ..)| *first);
+    let mut outcomes: Vec<(u32, Outcome)> = Vec::new();
+    let mut push = |first, outcome: Outcome| match outcomes.last() {
+        Some((_, last)) if last.is_same_answer(&outcome) => {}
+        Some(_) | None => outcomes.push((first, outcome)),
+    };
+    let mut next = Some(0);
+    for (first, last, outcome) in spans {
+        if next.is_some_and(|next| next < first) {
+            push(next.unwrap_or_default(), Outcome::Answer(default));
+        }
+        push(first, outcome);
+        next = last.checked_add(1);
+    }
+    if let Some(next) = next {
+        push(next, Outcome::Answer(default));
+    }
+    outcomes
+}
+
+/// How far a comparison can jump.
+const FARTHEST: usize = u8::MAX as usize;
+
+/// Finds the outcome of the number in the accumulator.
+fn emit_search(outcomes: &[(u32, Outcome)]) -> Vec<libc::sock_filter> {
+    let leaves = Leaves::of(outcomes);
+    if outcomes.len() + leaves.instructions.len() <= FARTHEST {
+        return emit_tree(outcomes, leaves);
+    }
+    let (lower, upper) = outcomes.split_at(outcomes.len() / 2);
+    let (lower, first) = (emit_search(lower), upper[0].0);
+    let mut out = vec![jump(JGE, first, 0, 1), jump_over(lower.len())];
+    out.extend(lower);
+    out.extend(emit_search(upper));
+    out
+}
+
+/// Comparisons, then what they lead to, then the blocks.
+fn emit_tree(outcomes: &[(u32, Outcome)], leaves: Leaves<'_>) -> Vec<libc::sock_filter> {
+    let mut tree = Tree::default();
+    tree.grow(outcomes, &leaves.led_to);
+    let mut out = tree.resolved();
+    out.extend(leaves.resolved());
+    out
+}
+
+/// What comparisons lead to: one instruction an answer, however often it is given, and one a block, the jump to it.
+#[derive(Default)]
+struct Leaves<'a> {
+    /// For each outcome its instruction.
+    led_to: Vec<usize>,
+    instructions: Vec<libc::sock_filter>,
+    /// The blocks with the instructions that jump to them.
+    blocks: Vec<(usize, &'a [libc::sock_filter])>,
+}
+
+impl<'a> Leaves<'a> {
+    fn of(outcomes: &'a [(u32, Outcome)]) -> Self {
+        let mut leaves = Self::default();
+        for (_, outcome) in outcomes {
+            let leaf = match outcome {
+                Outcome::Answer(answer) => leaves.answer(*answer),
+                Outcome::Block(block) => leaves.block(block),
+            };
+            leaves.led_to.push(leaf);
+        }
+        leaves
+    }
+
+    fn answer(&mut self, answer: libc::sock_filter) -> usize {
+        let mut known = self.instructions.iter();
+        let found = known.position(|leaf| is_same(leaf, &answer));
+        found.unwrap_or_else(|| {
+            self.instructions.push(answer);
+            self.instructions.len() - 1
+        })
+    }
+
+    /// The same call of two ABIs has the same block.
+    fn block(&mut self, block: &'a [libc::sock_filter]) -> usize {
+        let is_same = |other: &[libc::sock_filter]| {
+            let pairs = || other.iter().zip(block);
+            other.len() == block.len() && pairs().all(|(one, other)| is_same(one, other))
+        };
+        let found = self.blocks.iter().find(|(_, known)| is_same(known));
+        if let Some((leaf, _)) = found {
+            return *leaf;
+        }
+        let leaf = self.instructions.len();
+        self.blocks.push((leaf, block));
+        self.instructions.push(jump_over(0));
+        leaf
+    }
+
+    fn resolved(mut self) -> Vec<libc::sock_filter> {
+        let count = self.instructions.len();
+        let mut behind = 0;
+        for (leaf, block) in &self.blocks {
+            self.instructions[*leaf] = jump_over(count - leaf - 1 + behind);
+            behind += block.len();
+        }
+        let blocks = self.blocks.iter().flat_map(|(_, block)| *block);
+        self.instructions.extend(blocks);
+        self.instructions
+    }
+}
+
+fn is_same(one: &libc::sock_filter, other: &libc::sock_filter) -> bool {
+    (one.code, one.jt, one.jf, one.k) == (other.code, other.jt, other.jf, other.k)
+}
+
+/// Comparisons by the number that a higher half begins with, each before those it leads to.
+#[derive(Default)]
+struct Tree {
+    nodes: Vec<(u32, Way, Way)>,
+}
+
+/// Where a comparison leads.
+#[derive(Clone, Copy)]
+enum Way {
+    Node(usize),
+    Leaf(usize),
+}
+
+impl Tree {
+    fn grow(&mut self, outcomes: &[(u32, Outcome)], led_to: &[usize]) -> Way {
+        if let [leaf] = led_to {
+            return Way::Leaf(*leaf);
+        }
+        let (at, middle) = (self.nodes.len(), outcomes.len() / 2);
+        let unknown = Way::Leaf(0);
+        self.nodes.push((outcomes[middle].0, unknown, unknown));
+        let below = self.grow(&outcomes[..middle], &led_to[..middle]);
+        let above = self.grow(&outcomes[middle..], &led_to[middle..]);
+        self.nodes[at].1 = above;
+        self.nodes[at].2 = below;
+        Way::Node(at)
+    }
+
+    fn resolved(&self) -> Vec<libc::sock_filter> {
+        let leaves = self.nodes.len();
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .map(|(at, (number, above, below))| {
+                let distance = |way: Way| {
+                    let target = match way {
+                        Way::Node(node) => node,
+                        Way::Leaf(leaf) => leaves + leaf,
+                    };
+                    u8::try_from(target - at - 1).unwrap_or(u8::MAX)
+                };
+                jump(JGE, *number, distance(*above), distance(*below))
+            })
+            .collect()
+    }
+}
+
+fn jump_over(length: usize) -> libc::sock_filter {
+    statement(JA, u32::try_from(length).unwrap_or(u32::MAX))
 }
 
 /// The system call does not exist.
@@ -44,7 +215,6 @@ pub(super) const ENOSYS: u16 = 38;
 
 /// A block for one system call; it never falls through, so the accumulator's loss of the number does no harm.
 fn emit_conditional(
-    number: u32,
     rules: &[(Vec<Condition>, RuleAction, u16)],
     default: libc::sock_filter,
 ) -> Vec<libc::sock_filter> {
@@ -75,10 +245,7 @@ fn emit_conditional(
         block.push(answer(*action, *errno));
     }
     block.push(default);
-    let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
-    let mut out = vec![jump(JEQ, number, 1, 0), statement(JA, length)];
-    out.extend(block);
-    out
+    block
 }
 
 const TO_FAIL: u8 = 254;

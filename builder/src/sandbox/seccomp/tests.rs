@@ -9,16 +9,22 @@ const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | super::bpf::ENOSYS as u32;
 
 /// Interprets the program as the kernel does.
 fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 3]) -> u32 {
+    interpret(filter, arch, number, args).0
+}
+
+/// The answer, and how many instructions it took.
+fn interpret(filter: &Filter, arch: u32, number: u32, args: [u64; 3]) -> (u32, usize) {
     let mut data = [0; 64];
     data[0..4].copy_from_slice(&number.to_le_bytes());
     data[4..8].copy_from_slice(&arch.to_le_bytes());
     for (index, arg) in args.iter().enumerate() {
         data[16 + 8 * index..24 + 8 * index].copy_from_slice(&arg.to_le_bytes());
     }
-    let (mut at, mut a) = (0_usize, 0_u32);
+    let (mut at, mut a, mut count) = (0_usize, 0_u32, 0);
     loop {
         let i = &filter.instructions[at];
         at += 1;
+        count += 1;
         let taken = match i.code {
             LD_ABS => {
                 let k = i.k as usize;
@@ -33,7 +39,7 @@ fn run(filter: &Filter, arch: u32, number: u32, args: [u64; 3]) -> u32 {
                 at += i.k as usize;
                 continue;
             }
-            RET => return i.k,
+            RET => return (i.k, count),
             JEQ => a == i.k,
             JGT => a > i.k,
             JGE => a >= i.k,
@@ -116,6 +122,93 @@ fn answers_on_x86_64() {
         assert_eq!(run(&filter, arch, number, args), expected, "{name}");
     }
     assert!(filter.instructions.len() < 4096);
+}
+
+/// What the rules say, without any program.
+fn expected(rules: &Answers, unknown: &[(u32, u32)], number: u32, args: [u64; 3]) -> u32 {
+    if unknown
+        .iter()
+        .any(|(first, last)| (*first..=*last).contains(&number))
+    {
+        return ENOSYS;
+    }
+    let rules = rules.get(&number).map(Vec::as_slice).unwrap_or_default();
+    let holds = |condition: &Condition| {
+        let value = args[usize::from(condition.index)];
+        match condition.op {
+            Comparison::Equal => value == condition.value,
+            Comparison::Less => value < condition.value,
+            Comparison::MaskedEqual => value & condition.value == condition.value_two,
+        }
+    };
+    let unconditional = rules.iter().find(|(conditions, ..)| conditions.is_empty());
+    let first = rules
+        .iter()
+        .find(|(conditions, ..)| conditions.iter().all(holds));
+    match unconditional.or(first) {
+        Some((_, RuleAction::Allow, _)) => ALLOW,
+        Some((_, RuleAction::Errno, errno)) => libc::SECCOMP_RET_ERRNO | u32::from(*errno),
+        None => EPERM,
+    }
+}
+
+#[test]
+fn every_number_gets_the_answer_of_its_rules() {
+    let profile: Profile = serde_json::from_str(PROFILE).unwrap();
+    let numbers = numbers();
+    let args = [
+        [0; 3],
+        [1, 0, 0],
+        [2, 1, 0],
+        [16, 3, 0],
+        [38, 5, 0],
+        [40, 1, 0],
+        [8, 0, 0],
+        [0x2_0000, 0, 0],
+        [0xffff_ffff, 0, 0],
+        [0x7e02_0000, 0, 0],
+        [u64::MAX; 3],
+    ];
+    for (name, architectures) in [("x86_64", X86_64), ("aarch64", AARCH64)] {
+        let filter = compile(name, CAPS).unwrap();
+        for architecture in architectures {
+            let mut answers = BTreeMap::new();
+            for abi in architecture.abis {
+                collect(&profile, &numbers, *abi, CAPS, &mut answers);
+            }
+            let unknown = unknown(architecture, &answers);
+            let near = answers.keys().flat_map(|number| {
+                let around = number.saturating_sub(1)..=number.saturating_add(1);
+                around.chain([number ^ (1 << 31)])
+            });
+            let near = near
+                .chain(0..1000)
+                .chain([u32::MAX, u32::MAX - 1, 0x4000_0000]);
+            for number in near.collect::<std::collections::BTreeSet<_>>() {
+                for args in args {
+                    assert_eq!(
+                        run(&filter, architecture.audit, number, args),
+                        expected(&answers, &unknown, number, args),
+                        "{name} {:#x} {number:#x} {args:x?}",
+                        architecture.audit
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_is_not_kept_waiting_for_its_filter() {
+    let filter = compile("x86_64", CAPS).unwrap();
+    assert!(
+        filter.instructions.len() < 800,
+        "{}",
+        filter.instructions.len()
+    );
+    let taken = |number| interpret(&filter, 0xc000_003e, number, [0; 3]).1;
+    let longest = (0..500).map(taken).max();
+    assert!(longest < Some(64), "{longest:?}");
 }
 
 #[test]
