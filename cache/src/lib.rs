@@ -32,8 +32,9 @@
 //!
 //! # Writing
 //!
-//! Everything gets its name by rename, complete. Directories are made by the first who writes into them. Names that
-//! start with `.tmp-` are files being written; what a killed process leaves of them goes with the next collection.
+//! Everything gets its name by rename, complete; only logs grow under theirs. Directories are made by the first who writes
+//! into them. Names that start with `.tmp-` are files being written; what a killed process leaves of them goes with the
+//! next collection.
 //!
 //! # Who locks what
 //!

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! logs/N/          one folder a build that ran a command, counted up
-//!   M.json           the heading of its M-th command: name, vertex, how it ended
+//!   M.json           the heading of its M-th command: name, vertex, that it has not ended; behind it the same with how it
+//!                    ended, where it has
 //!   M.log            all it wrote to both streams, in the order in which it came
 //! ```
 //!
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::{LockMode, Wait, lock, names_same_file};
-use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
+use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present};
 use crate::lock::locked;
 use crate::root::StatePaths;
 
@@ -75,6 +76,7 @@ pub struct StepLog {
     file: File,
     path: PathBuf,
     heading: Heading,
+    headings: File,
 }
 
 impl BuildLog {
@@ -101,17 +103,13 @@ impl BuildLog {
             ending: Ending::Open,
         };
         let path = dir.join(format!("{number}.log"));
-        write_heading(&path, &heading)?;
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .attempt("create", &path)?;
+        let mut headings = create(&path.with_extension("json"))?;
+        write_heading(&mut headings, &path, &heading)?;
         Ok(StepLog {
-            file,
+            file: create(&path)?,
             path,
             heading,
+            headings,
         })
     }
 
@@ -144,16 +142,27 @@ impl StepLog {
     /// The store cannot be written.
     pub fn end(mut self, ending: Ending) -> Result<(), IoError> {
         self.heading.ending = ending;
-        write_heading(&self.path, &self.heading)
+        write_heading(&mut self.headings, &self.path, &self.heading)
     }
 }
 
-fn write_heading(log: &Path, heading: &Heading) -> Result<(), IoError> {
-    let path = log.with_extension("json");
-    let text = serde_json::to_vec(heading)
-        .map_err(io::Error::from)
-        .attempt("write", &path)?;
-    write_whole(&path, &text)
+fn create(path: &Path) -> Result<File, IoError> {
+    let mut options = OpenOptions::new();
+    options.append(true).create_new(true).mode(0o600);
+    options.open(path).attempt("create", path)
+}
+
+/// Adds a heading to those that the step has. What was not written whole is none, so it needs no other name meanwhile.
+fn write_heading(headings: &mut File, log: &Path, heading: &Heading) -> Result<(), IoError> {
+    let text = serde_json::to_vec(heading).map_err(io::Error::from);
+    text.and_then(|text| headings.write_all(&text))
+        .attempt("write", &log.with_extension("json"))
+}
+
+/// The last heading of those that were written.
+fn last_heading(text: &[u8]) -> Option<Heading> {
+    let headings = serde_json::Deserializer::from_slice(text).into_iter();
+    headings.map_while(Result::ok).last()
 }
 
 /// A log that can be read.
@@ -208,7 +217,7 @@ pub fn steps(paths: &StatePaths, build: u64) -> Result<Vec<Logged>, IoError> {
             continue;
         };
         let heading = read_if_present(&path.with_extension("json"))?;
-        let heading = heading.and_then(|text| serde_json::from_slice(&text).ok());
+        let heading = heading.and_then(|text| last_heading(&text));
         if let (Some(heading), Ok(metadata)) = (heading, fs::metadata(&path)) {
             steps.push(Logged {
                 number,
@@ -328,6 +337,25 @@ mod tests {
             Ending::Failed("exit code: 3".into())
         );
         assert_eq!(steps[2].heading.ending, Ending::Open);
+    }
+
+    #[test]
+    fn a_heading_that_was_not_written_whole_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let step = BuildLog::new(&paths).step("RUN a", "v").unwrap();
+        step.end(Ending::Failed("exit code: 1".into())).unwrap();
+        let path = paths.logs().join("1/1.json");
+        let whole = fs::read(&path).unwrap();
+        let endings = (0..=whole.len()).map(|length| {
+            fs::write(&path, &whole[..length]).unwrap();
+            let found = steps(&paths, 1).unwrap();
+            found.first().map(|step| step.heading.ending.clone())
+        });
+        let mut endings: Vec<_> = endings.collect();
+        endings.dedup();
+        let failed = Ending::Failed("exit code: 1".into());
+        assert_eq!(endings, [None, Some(Ending::Open), Some(failed)]);
     }
 
     #[test]
