@@ -194,3 +194,39 @@ fn what_cannot_be_mounted_is_told_with_line_and_remedy() {
             .says(hint);
     }
 }
+
+#[test]
+fn the_files_of_every_step_leave_their_directory_as_it_was() {
+    at_both_rungs(|place| {
+        place.file(
+            "Dockerfile",
+            "FROM busybox AS upon\n\
+             RUN chmod 751 /etc && touch -d @1500000000 /etc\n\
+             RUN stat -c '%a %Y' /etc > /seen && test -s /etc/hosts && test -e /etc/resolv.conf\n\
+             RUN cp /etc/hosts /etc/mine && ! rm /etc/hosts 2>/dev/null\n\
+             RUN stat -c '%a' /etc >> /seen && ls /etc > /names\n\
+             FROM scratch\n\
+             COPY --from=busybox /bin /bin\n\
+             COPY --from=upon /seen /names /\n\
+             RUN test -s /etc/hosts && echo made >> /seen\n",
+        );
+        let image = place.clamped_image(&[]);
+        assert_eq!(image.text("seen"), "751 1500000000\n751\nmade\n");
+        let names = image.text("names");
+        for name in ["hosts\n", "mine\n", "resolv.conf\n"] {
+            assert!(names.contains(name), "{names}");
+        }
+        let files = image.files();
+        assert!(!files.keys().any(|path| path.starts_with("etc")), "{names}");
+        let built_upon = place.clamped_image(&["--target=upon"]);
+        let files = built_upon.files();
+        let etc: Vec<_> = files
+            .keys()
+            .filter(|path| path.starts_with("etc/"))
+            .collect();
+        assert!(etc.iter().any(|path| *path == "etc/mine"), "{etc:?}");
+        for path in ["etc/hosts", "etc/resolv.conf"] {
+            assert!(!files.contains_key(path), "{etc:?}");
+        }
+    });
+}

@@ -14,6 +14,7 @@ use super::mount;
 use super::steps::Steps;
 use crate::cancel::CancelFlag;
 use crate::progress::event::{Event, Stream, VertexRef};
+use crate::sandbox::SYSTEM_FILES;
 use crate::sandbox::spec::{
     DEFAULT_HOSTNAME, Exit, ExitStatus, Limits, Network, Process, Resources, Rootfs, SandboxSpec,
     Security, Ulimit,
@@ -48,8 +49,12 @@ pub(super) fn run(
         .root
         .and_then(|index| inputs.get(index.0))
         .map_or(&[][..], |done| &done.layers);
-    let lowers = steps.layers.overlay(root)?;
-    let tree = steps.layers.new_tree_on(root)?;
+    let mut lowers = steps.layers.overlay(root)?;
+    let stack = steps.layers.stack(root)?;
+    steps
+        .layers
+        .add_mount_points(&mut lowers, &stack, &SYSTEM_FILES)?;
+    let tree = steps.layers.new_tree_on(&stack)?;
     let unstarted = |error| unstarted(op, error);
     let mut held = mount::hold(steps, vertex, op, &inputs, cancel).map_err(unstarted)?;
     let spec = SandboxSpec {
@@ -90,7 +95,7 @@ pub(super) fn run(
     let exit = run_in_sandbox(steps, vertex, &spec, &locks, cancel).map_err(unstarted)?;
     check(op, &exit, &spec.limits.resources, cancel)?;
     drop(held);
-    steps.layers.freeze(tree, root)
+    steps.layers.freeze(tree, &stack)
 }
 
 /// The error of a command that was not even started, unless it was given up.

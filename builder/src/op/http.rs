@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cache::digest::{CacheKey, ContentDigest, DiffId, hex};
 use cache::key::builder::KeyBuilder;
+use cache::layer::stack::LayerStack;
 use cache::snapshot::active::ActiveTree;
 use frontend::graph::HttpOp;
 use frontend::shown_url::without_secrets;
@@ -172,7 +173,9 @@ pub(crate) fn layer(
         path,
         source,
     })?;
-    fetching.layers.freeze(fetched.tree, &[])
+    fetching
+        .layers
+        .freeze(fetched.tree, &LayerStack::new(Vec::new()))
 }
 
 /// Downloads a file, whatever is known of it.

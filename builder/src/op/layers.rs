@@ -28,6 +28,7 @@ use cache::snapshot::active::ActiveTree;
 use cache::snapshot::format::TreeFormat;
 use cache::snapshot::layer::Layer;
 use cache::snapshot::mount::{self, Access, MountPlan, Planned};
+use cache::snapshot::mount_points::MountPoints;
 use cache::snapshot::store::{LayerStore, Reader};
 use cache::tag::Sources;
 use tokio::runtime::Handle;
@@ -96,6 +97,8 @@ pub struct Layers {
     pub(super) turns: Mutex<BTreeMap<DiffId, Arc<Mutex<()>>>>,
     /// Layers that this build wrote something of.
     pub(super) made: Mutex<BTreeSet<DiffId>>,
+    /// Those that a step of this build needed.
+    mount_points: Mutex<Vec<(MountPoints, Arc<ActiveTree>)>>,
 }
 
 impl std::fmt::Debug for Layers {
@@ -153,6 +156,7 @@ impl Layers {
             open: Mutex::default(),
             turns: Mutex::default(),
             made: Mutex::default(),
+            mount_points: Mutex::default(),
         })
     }
 
@@ -299,20 +303,45 @@ impl Layers {
     }
 
     /// A fresh tree whose root looks like that of a stack.
-    pub(super) fn new_tree_on(&self, layers: &[DiffId]) -> Result<ActiveTree, StepError> {
+    pub(super) fn new_tree_on(&self, stack: &LayerStack) -> Result<ActiveTree, StepError> {
         let tree = self.store.new_tree()?;
-        tree.take_root_of(&self.stack(layers)?)?;
+        tree.take_root_of(stack)?;
         Ok(tree)
     }
 
+    /// Puts places for files to be mounted on top of a stack of which these are the lower directories, where it lacks them.
+    pub(super) fn add_mount_points(
+        &self,
+        overlay: &mut OverlayLayers,
+        stack: &LayerStack,
+        files: &[&str],
+    ) -> Result<(), StepError> {
+        let missing = MountPoints::missing(stack, files);
+        let Some(missing) = missing.filter(|_| overlay.lowers.len() < MOST_LOWERS) else {
+            return Ok(());
+        };
+        let mut made = locked(&self.mount_points);
+        let known = made.iter().find(|(known, _)| *known == missing);
+        let tree = match known {
+            Some((_, tree)) => Arc::clone(tree),
+            None => {
+                let tree = Arc::new(missing.make(&self.store)?);
+                made.push((missing, Arc::clone(&tree)));
+                tree
+            }
+        };
+        let lower = mount::relative(&overlay.dir, tree.upper());
+        overlay.lowers.insert(0, lower);
+        Ok(())
+    }
+
     /// Makes what a command left in an upper directory a layer.
-    pub(super) fn freeze(&self, tree: ActiveTree, below: &[DiffId]) -> Result<DiffId, StepError> {
-        let lower = self.stack(below)?;
+    pub(super) fn freeze(&self, tree: ActiveTree, lower: &LayerStack) -> Result<DiffId, StepError> {
         let options = FreezeOptions {
             xattrs: self.format.xattrs(),
             clamp_mtime: None,
         };
-        let frozen = freeze(tree.upper(), &lower, &mut nowhere(), options)?;
+        let frozen = freeze(tree.upper(), lower, &mut nowhere(), options)?;
         self.room.wrote(frozen.size)?;
         self.publish(tree, frozen.index, frozen.diff_id, frozen.size)
     }
@@ -378,6 +407,9 @@ impl Layers {
         Ok(packed.diff_id)
     }
 }
+
+/// As many lower directories as overlayfs takes (`OVL_MAX_STACK`).
+const MOST_LOWERS: usize = 500;
 
 /// How many layers are fetched or unpacked at once: enough to keep a registry's line and the cores busy, and few enough
 /// for the memory that each takes.

@@ -2,6 +2,9 @@
 
 use super::spec::Network;
 
+/// The files that every command finds mounted in its root, one after the other.
+pub const SYSTEM_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
 /// The hosts file of BuildKit, plus `--add-host` lines.
 pub(super) fn hosts_file(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
     let mut text =

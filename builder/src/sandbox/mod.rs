@@ -53,7 +53,7 @@ mod user;
 
 pub use error::{Action, Errno, Kind, SandboxError, SetupError};
 pub use host::{Cancel, HostOptions, SandboxHost};
-pub use hosts::resolv_conf;
+pub use hosts::{SYSTEM_FILES, resolv_conf};
 pub use init::run_if_init;
 pub use rung::Rung;
 pub use spec::{Exit, ExitStatus, SandboxSpec, Stream};

@@ -7,7 +7,7 @@ use std::path::{Component, PathBuf};
 
 use super::cgroup::{DeviceLimit, View};
 use super::error::SetupError;
-use super::hosts::hosts_file;
+use super::hosts::{SYSTEM_FILES, hosts_file};
 use super::rung::Rung;
 use super::spec::{Access, Content, MountSource, Network, SandboxSpec, Security, SpecMount};
 
@@ -306,8 +306,9 @@ fn system_mounts(spec: &SandboxSpec, facts: &Facts) -> Vec<MountStep> {
     ];
     mounts.extend(cgroup_mounts(&facts.view, read_only));
     let hosts = hosts_file(&spec.hostname, &spec.extra_hosts);
-    mounts.push(system_file("/etc/hosts", hosts));
-    mounts.push(system_file("/etc/resolv.conf", spec.resolv_conf.clone()));
+    let contents = [hosts, spec.resolv_conf.clone()];
+    let files = SYSTEM_FILES.into_iter().zip(contents);
+    mounts.extend(files.map(|(target, data)| system_file(target, data)));
     mounts
 }
 

@@ -26,6 +26,7 @@ pub mod error;
 pub mod format;
 pub mod layer;
 pub mod mount;
+pub mod mount_points;
 pub mod store;
 
 mod record;

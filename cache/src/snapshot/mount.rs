@@ -225,8 +225,9 @@ fn assemble(
     })
 }
 
-/// A path seen from the trees' directory, shorter than the whole one. Both lie in the state directory.
-fn relative(trees: &Path, path: &Path) -> PathBuf {
+/// A path seen from the trees' directory (the working directory of mounts), shorter than the whole one. Both lie in the
+/// state directory.
+pub fn relative(trees: &Path, path: &Path) -> PathBuf {
     let below = trees.parent().and_then(|root| path.strip_prefix(root).ok());
     below.map_or_else(|| path.to_owned(), |below| Path::new("..").join(below))
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use cache::claim::Wait;
 use cache::digest::DiffId;
+use cache::layer::stack::LayerStack;
 use cache::mirror::Mirror;
 use frontend::graph::GitOp;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -43,7 +44,7 @@ pub(crate) fn layer(fetching: &Fetching<'_>, op: &GitOp) -> Result<DiffId, StepE
         fs::rename(entry.path(), &to).map_err(GitError::io("move", entry.path()))?;
     }
     fs::remove_dir_all(&files).map_err(GitError::io("remove", &files))?;
-    fetching.layers.freeze(tree, &[])
+    fetching.layers.freeze(tree, &LayerStack::new(Vec::new()))
 }
 
 fn make_dir(path: &Path) -> Result<(), GitError> {
