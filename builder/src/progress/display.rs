@@ -156,7 +156,9 @@ impl Renderer {
             Self::Plain {
                 plain, next_print, ..
             } => plain.is_due().then(|| next_print.saturating_sub(now)),
-            Self::RawJson { .. } | Self::Quiet => None,
+            Self::RawJson { .. } => None,
+            // It shows nothing, so nothing is urgent: it is woken by news, the end, and a lot of output.
+            Self::Quiet => Some(Duration::MAX),
         }
     }
 
