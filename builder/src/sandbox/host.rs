@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{CWD, OFlags, fcntl_setfl};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::channel::{self, MAX_FDS, REQUEST_FDS, Report};
@@ -26,6 +26,23 @@ use super::rung::Rung;
 use super::sources;
 use super::spec::{Exit, SandboxSpec, Stream};
 use super::sys;
+
+/// How much of a step's output is read at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How much of it fits in a pipe: what a fast command writes within [`GATHER`].
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A stream of which so much is read at once is not looked at again before [`GATHER`] is over. A command that writes a lot writes
+/// 4 KiB at a time; to be woken for each of them costs more than to keep it. Less than that is taken as it comes, so that what
+/// a script writes to both streams stays in its order.
+const BULK_BYTES: usize = 4 << 10;
+
+/// Long enough for hundreds of KB, too short to be seen.
+const GATHER: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 500_000,
+};
 
 /// How to start `sandbox-init`.
 #[derive(Clone, Debug)]
@@ -119,11 +136,18 @@ impl SandboxHost {
         let mut is_cancelled = false;
         let result = loop {
             let woken = running.wait(cancel, is_cancelled)?;
-            for stream in [Stream::Stdout, Stream::Stderr] {
-                if woken.output(stream) {
-                    running.read(stream, output);
-                }
-            }
+            let lengths = [Stream::Stdout, Stream::Stderr].map(|stream| {
+                let is_ready = woken.output(stream);
+                (
+                    stream,
+                    if is_ready {
+                        running.read(stream, output)
+                    } else {
+                        0
+                    },
+                )
+            });
+            running.gathers = gathers(lengths);
             if woken.is_cancelled && !is_cancelled {
                 is_cancelled = true;
                 running.kill();
@@ -173,7 +197,8 @@ impl SandboxHost {
             stdout: Some(stdout),
             stderr: Some(stderr),
             pidfd: None,
-            buffer: vec![0; 64 * 1024],
+            buffer: vec![0; BUFFER_BYTES],
+            gathers: None,
         })
     }
 }
@@ -198,10 +223,23 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
     Ok(clone)
 }
 
+/// Which stream is left alone for a moment, given how much was read of each: one that alone gives a lot, though not more than
+/// could be read at once.
+fn gathers(lengths: [(Stream, usize); 2]) -> Option<Stream> {
+    match lengths {
+        [(stream, length), (_, 0)] | [(_, 0), (stream, length)] => (BULK_BYTES..BUFFER_BYTES)
+            .contains(&length)
+            .then_some(stream),
+        [_, _] => None,
+    }
+}
+
 /// The reading end doesn't block.
 fn output_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     fcntl_setfl(&reader, OFlags::NONBLOCK)?;
+    // A user may have used up what the kernel grants for larger pipes; a usual one does, too.
+    let _ = fcntl_setpipe_size(&writer, PIPE_BYTES);
     Ok((reader, writer))
 }
 
@@ -212,6 +250,8 @@ struct Running {
     stderr: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     buffer: Vec<u8>,
+    /// The stream that is read next when [`GATHER`] is over, or something else happens.
+    gathers: Option<Stream>,
 }
 
 #[derive(Default)]
@@ -236,10 +276,12 @@ impl Running {
         if !is_cancelled {
             fds.push(PollFd::new(&*cancel.event, PollFlags::IN));
         }
-        for stream in [&self.stdout, &self.stderr].into_iter().flatten() {
+        let (stdout, stderr) = (self.polled(Stream::Stdout), self.polled(Stream::Stderr));
+        for stream in [stdout, stderr].into_iter().flatten() {
             fds.push(PollFd::new(stream, PollFlags::IN));
         }
-        rustix::io::retry_on_intr(|| poll(&mut fds, None)).map_err(|errno| {
+        let timeout = self.gathers.map(|_| &GATHER);
+        rustix::io::retry_on_intr(|| poll(&mut fds, timeout)).map_err(|errno| {
             SandboxError::Channel {
                 attempt: "waiting for a step",
                 source: errno.into(),
@@ -251,41 +293,46 @@ impl Running {
             has_report: next(),
             is_cancelled: !is_cancelled && next(),
             streams: [
-                self.stdout.is_some() && next(),
-                self.stderr.is_some() && next(),
+                self.gathers == Some(Stream::Stdout) || stdout.is_some() && next(),
+                self.gathers == Some(Stream::Stderr) || stderr.is_some() && next(),
             ],
         })
     }
 
-    /// Reads once; whether there may be more at once.
-    fn read(&mut self, stream: Stream, output: &mut dyn FnMut(Stream, &[u8])) -> bool {
+    /// The stream, if it is to be waited for.
+    fn polled(&self, stream: Stream) -> Option<&OwnedFd> {
+        let pipe = match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        };
+        pipe.as_ref().filter(|_| self.gathers != Some(stream))
+    }
+
+    /// Reads once: how much.
+    fn read(&mut self, stream: Stream, output: &mut dyn FnMut(Stream, &[u8])) -> usize {
         let pipe = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
         let Some(fd) = pipe else {
-            return false;
+            return 0;
         };
         match rustix::io::retry_on_intr(|| rustix::io::read(&*fd, &mut self.buffer)) {
-            Ok(0) => {
-                *pipe = None;
-                false
-            }
-            Ok(length) => {
+            Ok(length) if length > 0 => {
                 output(stream, &self.buffer[..length]);
-                true
+                length
             }
-            Err(rustix::io::Errno::AGAIN) => false,
-            Err(_) => {
+            Err(rustix::io::Errno::AGAIN) => 0,
+            Ok(_) | Err(_) => {
                 *pipe = None;
-                false
+                0
             }
         }
     }
 
     fn drain(&mut self, output: &mut dyn FnMut(Stream, &[u8])) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            while self.read(stream, output) {}
+            while self.read(stream, output) > 0 {}
         }
     }
 
@@ -320,6 +367,22 @@ impl Running {
         if let Some(pidfd) = &self.pidfd {
             // It may have ended already.
             let _ = pidfd_send_signal(pidfd, Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_stream_that_gives_a_lot_is_gathered() {
+        let of = |stdout, stderr| gathers([(Stream::Stdout, stdout), (Stream::Stderr, stderr)]);
+        assert_eq!(of(BULK_BYTES, 0), Some(Stream::Stdout));
+        assert_eq!(of(0, BUFFER_BYTES - 1), Some(Stream::Stderr));
+        // A line; what comes together with others; what waits already.
+        for (stdout, stderr) in [(0, 0), (80, 0), (BULK_BYTES, 1), (BUFFER_BYTES, 0)] {
+            assert_eq!(of(stdout, stderr), None);
         }
     }
 }
