@@ -62,7 +62,7 @@ pub(super) fn run(
             dir: lowers.dir.clone(),
             lowers: lowers.lowers.clone(),
             upper: tree.upper().to_owned(),
-            work: tree.work().to_owned(),
+            work: tree.make_work()?.to_owned(),
         },
         mounts: std::mem::take(&mut held.mounts),
         process: Process {

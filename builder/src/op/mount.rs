@@ -234,7 +234,7 @@ fn bind_source(
         let tree = steps.layers.new_tree()?;
         let scratch = Scratch {
             upper: tree.upper().to_owned(),
-            work: tree.work().to_owned(),
+            work: tree.make_work()?.to_owned(),
         };
         held.scratch.push(tree);
         Some(scratch)

@@ -12,36 +12,29 @@ use crate::layer::stack::LayerStack;
 use crate::layer::tree;
 use crate::remove::remove_tree;
 
-/// A fresh directory with the `upper` and `work` directories of an overlay, on the store's file system.
+/// A fresh directory on the store's file system, and beside it the work directory of an overlay if there is to be one.
 ///
 /// Dropping it removes everything. The overlay must be unmounted before.
 #[derive(Debug)]
 #[must_use = "dropping a tree being made discards it"]
 pub struct ActiveTree {
-    dir: PathBuf,
     upper: PathBuf,
     work: PathBuf,
 }
 
 impl ActiveTree {
     /// Makes the directory, which must not exist. `None` if it does.
-    pub(super) fn create(dir: PathBuf) -> Result<Option<Self>, SnapshotError> {
-        match fs::create_dir(&dir) {
+    pub(super) fn create(upper: PathBuf) -> Result<Option<Self>, SnapshotError> {
+        match fs::create_dir(&upper) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
-            Err(error) => return Err(SnapshotError::io("make directory", dir)(error)),
+            Err(error) => return Err(SnapshotError::io("make directory", upper)(error)),
         }
-        let active = Self {
-            upper: dir.join("upper"),
-            work: dir.join("work"),
-            dir,
-        };
-        for path in [&active.upper, &active.work] {
-            fs::create_dir(path).map_err(SnapshotError::io("make directory", path))?;
-            // Whatever the umask is: the root of a tree is seen in the image.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-                .map_err(SnapshotError::io("set mode of", path))?;
-        }
+        let work = upper.with_extension("work");
+        let active = Self { upper, work };
+        // Whatever the umask is: the root of a tree is seen in the image.
+        fs::set_permissions(&active.upper, fs::Permissions::from_mode(0o755))
+            .map_err(SnapshotError::io("set mode of", &active.upper))?;
         Ok(Some(active))
     }
 
@@ -50,9 +43,19 @@ impl ActiveTree {
         &self.upper
     }
 
-    /// The overlay's work directory.
-    pub fn work(&self) -> &Path {
-        &self.work
+    /// Makes the work directory of an overlay; once, at most.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be written.
+    pub fn make_work(&self) -> Result<&Path, SnapshotError> {
+        fs::create_dir(&self.work).map_err(SnapshotError::io("make directory", &self.work))?;
+        Ok(&self.work)
+    }
+
+    /// A name beside it for a file that is being written.
+    pub(super) fn temporary(&self) -> PathBuf {
+        self.upper.with_extension("id")
     }
 
     /// Gives the tree's root the mode, owner and time of a stack's: overlayfs shows the upper directory's own.
@@ -80,17 +83,23 @@ impl ActiveTree {
 
     /// Removes it and tells if that did not work.
     pub fn discard(self) -> Result<(), SnapshotError> {
-        match remove_tree(&self.dir) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(SnapshotError::io("remove", &self.dir)(error)),
-        }
+        self.remove()
+    }
+
+    fn remove(&self) -> Result<(), SnapshotError> {
+        let [upper, work] = [&self.upper, &self.work].map(|path| match remove_tree(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(SnapshotError::io("remove", path)(error))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        });
+        upper.and(work)
     }
 }
 
 impl Drop for ActiveTree {
     fn drop(&mut self) {
         // What is left goes with the lease of the build.
-        drop(remove_tree(&self.dir));
+        drop(self.remove());
     }
 }

@@ -10,7 +10,7 @@
 //! layers/HEX/index        its index
 //! trees/ID                a frozen tree; ID is at most 8 characters
 //! trees/ID.id             whose it is: format and diff id; written before the tree
-//! work/NAME/              upper and work directory of a tree being made
+//! work/NAME               a tree being made; NAME.work is the work directory of its overlay
 //! ```
 //!
 //! # Concurrency and failure

@@ -189,7 +189,7 @@ pub fn plan(
         made.push(empty);
     }
     lowers.reverse();
-    let plan = assemble(trees, lowers, format.xattrs(), access);
+    let plan = assemble(trees, lowers, format.xattrs(), access)?;
     Ok(Planned {
         plan,
         skeletons: made,
@@ -202,27 +202,27 @@ fn assemble(
     lowers: Vec<PathBuf>,
     xattrs: OverlayXattrs,
     access: Access<'_>,
-) -> MountPlan {
+) -> Result<MountPlan, SnapshotError> {
     let (upper, work) = match (access, lowers.as_slice()) {
         (Access::ReadOnly, [single]) => {
-            return MountPlan::Bind {
+            return Ok(MountPlan::Bind {
                 source: dir.join(single),
-            };
+            });
         }
         (Access::ReadOnly, _) => (None, None),
         (Access::Writable(active), _) => (
             Some(active.upper().to_owned()),
-            Some(active.work().to_owned()),
+            Some(active.make_work()?.to_owned()),
         ),
     };
     let userxattr = xattrs == OverlayXattrs::User;
-    MountPlan::Overlay(OverlayMount {
+    Ok(MountPlan::Overlay(OverlayMount {
         dir,
         lowers,
         upper,
         work,
         userxattr,
-    })
+    }))
 }
 
 /// A path seen from the trees' directory (the working directory of mounts), shorter than the whole one. Both lie in the

@@ -33,7 +33,6 @@ pub struct LayerStore {
     paths: StatePaths,
     work: PathBuf,
     reader: Reader,
-    counter: AtomicU64,
     known: Mutex<BTreeMap<DiffId, Arc<Layer>>>,
 }
 
@@ -61,7 +60,8 @@ impl LayerStore {
         Self::open_in(paths, paths.work(), Reader::default())
     }
 
-    /// As [`Self::open`], with trees being made in a directory of their own (that of a lease), on the same file system.
+    /// As [`Self::open`], with trees being made in a directory that no other process uses (that of a lease), on the same file
+    /// system.
     pub fn open_in(
         paths: &StatePaths,
         work: impl Into<PathBuf>,
@@ -76,7 +76,6 @@ impl LayerStore {
             paths: paths.clone(),
             work,
             reader,
-            counter: AtomicU64::new(0),
             known,
         })
     }
@@ -93,9 +92,10 @@ impl LayerStore {
 
     /// A fresh directory for a tree.
     pub fn new_tree(&self) -> Result<ActiveTree, SnapshotError> {
+        // Each number is used once, also by several stores of a process: a tree that was committed gives its name free.
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
         loop {
-            let number = self.counter.fetch_add(1, Ordering::Relaxed);
-            // Another process may have the same number in another pid namespace: making the directory decides.
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
             let dir = self.work.join(format!("t{}-{number}", std::process::id()));
             if let Some(active) = ActiveTree::create(dir)? {
                 return Ok(active);
@@ -240,7 +240,8 @@ impl LayerStore {
     /// Takes a tree out of sight at once, then deletes it.
     fn discard_tree(&self, path: &Path) -> Result<(), SnapshotError> {
         let active = self.new_tree()?;
-        match fs::rename(path, active.work().join("discarded")) {
+        // In place of the empty one.
+        match fs::rename(path, active.upper()) {
             Ok(()) => active.discard(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(SnapshotError::io("remove", path)(error)),
@@ -361,13 +362,14 @@ impl LayerStore {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) => return Ok(false),
             Err(error) => return Err(SnapshotError::io("read", marker)(error)),
         }
-        let temporary = active.work().join("id");
+        let temporary = active.temporary();
         fs::write(&temporary, &owner).map_err(SnapshotError::io("write", &temporary))?;
         let renamed =
             rustix::fs::renameat_with(CWD, &temporary, CWD, &marker, RenameFlags::NOREPLACE);
         match renamed {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => {
+                fs::remove_file(&temporary).ok();
                 let text =
                     fs::read_to_string(&marker).map_err(SnapshotError::io("read", marker))?;
                 Ok(text == owner)

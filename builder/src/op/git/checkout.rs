@@ -32,7 +32,7 @@ pub(crate) fn layer(fetching: &Fetching<'_>, op: &GitOp) -> Result<DiffId, StepE
     let store = Store::open(fetching, &git, &op.remote)?;
     store.fetch(fetching, &revision, &op.remote)?;
     let tree = fetching.layers.new_tree()?;
-    let files = tree.work().join("checkout");
+    let files = tree.make_work()?.join("checkout");
     make_dir(&files)?;
     store.check_out(op, &revision.commit, &files)?;
     let root = subdirectory(&git, op, &revision.commit, &files)?;
