@@ -1,15 +1,18 @@
 //! What a build may cost, as far as that does not depend on how busy the machine is: memory, and what is not looked at.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
 use crate::support::Place;
-use crate::support::process::measured;
+use crate::support::process::{Spent, measured, spent_by};
 
 /// The most memory that a build may take at once, in KB.
 const MOST_MEMORY: u64 = 256 << 10;
@@ -42,6 +45,92 @@ fn a_file_larger_than_memory_may_be_takes_little() {
     let big = File::create(place.context().join("big")).unwrap();
     big.set_len(1 << 30).unwrap();
     assert_small(&place, "one file");
+}
+
+/// Bytes that each of the commands below writes, in pieces of 4 KB.
+const OUTPUT_BYTES: usize = 64 << 20;
+
+/// What the same bytes cost when they go through a pipe into a file by hand: time of processors.
+fn by_hand(place: &Place, input: &str) -> Duration {
+    let script = format!("{} | cat > \"$2\"; times", writing("\"$1\""));
+    let output = Command::new("sh")
+        .args(["-c", &script, "sh"])
+        .arg(place.context().join(input))
+        .arg(place.path("by-hand"))
+        .output()
+        .unwrap();
+    // The last line is about children: `0m0.03s 0m0.11s`.
+    let text = String::from_utf8(output.stdout).unwrap();
+    let times = text.lines().last().unwrap().split(' ').map(|time| {
+        let (minutes, seconds) = time.trim_end_matches('s').split_once('m').unwrap();
+        60.0 * minutes.parse::<f64>().unwrap() + seconds.parse::<f64>().unwrap()
+    });
+    Duration::from_secs_f64(times.sum())
+}
+
+/// A command that writes a file of 1 MB again and again.
+fn writing(file: &str) -> String {
+    let times = OUTPUT_BYTES >> 20;
+    format!("for i in $(seq {times}); do dd if={file} bs=4k 2>/dev/null; done")
+}
+
+#[test]
+fn much_output_is_kept_whole_and_costs_little() {
+    let binary = (0..=255_u8).cycle().map(|byte| byte.wrapping_mul(7));
+    let line = "0123456789abcdef".repeat(5).replace("f0", "\n0");
+    let inputs: [(&str, Vec<u8>); 3] = [
+        ("lines", line.bytes().cycle().take(1 << 20).collect()),
+        ("endless", vec![b'x'; 1 << 20]),
+        ("binary", binary.take(1 << 20).collect()),
+    ];
+    for (name, content) in inputs {
+        let command = writing(&format!("/{name}"));
+        let text = format!("FROM busybox\nCOPY {name} /\nRUN {command}\n");
+        let place = Place::with_dockerfile(&text);
+        place.file(name, &content);
+        let by_hand = by_hand(&place, name);
+        for mode in ["plain", "quiet"] {
+            let spent = spent_showing(&place, mode);
+            assert!(spent.most_memory < 64 << 10, "{name} {mode}: {spent:?}");
+            assert!(
+                spent.processor < 6 * by_hand + Duration::from_millis(300),
+                "{name} {mode}: {spent:?}, {by_hand:?} by hand"
+            );
+            assert_log_repeats(&place, &content);
+        }
+    }
+}
+
+/// Builds anew, with what is shown going nowhere.
+fn spent_showing(place: &Place, mode: &str) -> Spent {
+    let mut command = place.build_command();
+    command.args(["--no-cache", "--progress", mode]);
+    command
+        .arg(place.context())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut build = command.spawn().unwrap();
+    let spent = spent_by(&build);
+    assert!(build.wait().unwrap().success(), "{mode}");
+    spent
+}
+
+/// The log of the last build has what [`writing`] writes, and is removed.
+fn assert_log_repeats(place: &Place, content: &[u8]) {
+    let logs = place.root().join("logs");
+    let last = fs::read_dir(&logs)
+        .unwrap()
+        .map(|log| log.unwrap().path())
+        .max()
+        .unwrap();
+    let mut log = File::open(last.join("1.log")).unwrap();
+    assert_eq!(log.metadata().unwrap().len(), OUTPUT_BYTES as u64);
+    let mut piece = vec![0; content.len()];
+    for at in (0..OUTPUT_BYTES).step_by(content.len()) {
+        log.read_exact(&mut piece).unwrap();
+        assert!(piece == content, "differs in the MB from {at}");
+    }
+    fs::remove_dir_all(last).unwrap();
 }
 
 /// Watches what is opened: a directory, and the files in it.

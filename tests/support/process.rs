@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::{Outcome, Place, wait_until};
 
@@ -159,21 +159,51 @@ pub(crate) fn measured(place: &Place, dir: &Path, flags: &[&str]) -> (Outcome, u
             .get_envs()
             .filter_map(|(name, value)| Some((name, value?))),
     );
-    let mut child = timed.stderr(Stdio::piped()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut most = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        most = most.max(now.unwrap_or(0));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let child = timed.stderr(Stdio::piped()).spawn().unwrap();
+    let spent = spent_by(&child);
     let output = child.wait_with_output().unwrap();
     let outcome = Outcome {
         code: output.status.code(),
         stdout: String::new(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     };
-    (outcome, most)
+    (outcome, spent.most_memory)
+}
+
+/// What a process took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    /// Kilobytes of memory at most.
+    pub(crate) most_memory: u64,
+    /// Time of processors, that of its children left out.
+    pub(crate) processor: Duration,
+}
+
+/// Watches a process until it ends; it still has to be waited for.
+pub(crate) fn spent_by(child: &Child) -> Spent {
+    let dir = PathBuf::from(format!("/proc/{}", child.id()));
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let id = WaitId::Pid(Pid::from_child(child));
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let mut most_memory = 0;
+    while waitid(id.clone(), ended).unwrap().is_none() {
+        let text = read("status");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        most_memory = most_memory.max(now.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The fields behind the name, which may have blanks: utime and stime are the twelfth and thirteenth.
+    let stat = read("stat");
+    let fields = stat.rsplit_once(") ").unwrap().1.split(' ');
+    let ticks: u64 = fields
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum();
+    let processor = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    Spent {
+        most_memory,
+        processor,
+    }
 }
