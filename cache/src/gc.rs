@@ -22,18 +22,17 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fs;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use crate::claim::open_lock_file;
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::disk::{Disk, DiskError, Item, Kind, Needs, Sizes, changed_ms, file_system};
-use crate::io::{Attempt, IoError, names_in, read_if_present, write_whole};
+use crate::io::{Attempt, IoError, names_in};
 use crate::key::index::Keys;
 use crate::lease::Lease;
 use crate::remove::remove_tree;
 use crate::root::StatePaths;
 use crate::snapshot::contents;
 use crate::sweep;
+use crate::usage;
 
 /// Items removed while the gate is held once.
 const BATCH: usize = 64;
@@ -99,29 +98,10 @@ impl Collected {
     }
 }
 
-/// How big the store was when it was last measured.
-#[derive(Serialize, Deserialize)]
-struct Usage {
-    bytes: u64,
-    used_on_disk: u64,
-}
-
 /// The cap of a store if nothing else is said: the smaller of a tenth of its disk and 50 GB, but 1 GB at least.
 pub fn default_cap(paths: &StatePaths) -> Result<u64, IoError> {
     let (all, _) = file_system(paths.root())?;
     Ok((all / DEFAULT_SHARE).clamp(DEFAULT_LEAST, DEFAULT_MOST))
-}
-
-/// How many bytes the store may have at most, as far as is known without looking through it. It grew by no more than its
-/// disk since it was measured, as far as nobody else freed something there.
-pub(crate) fn most_bytes(paths: &StatePaths) -> Result<u64, IoError> {
-    let (_, used) = file_system(paths.root())?;
-    let usage = read_if_present(&paths.usage())?;
-    let usage: Option<Usage> = usage.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    Ok(match usage {
-        Some(usage) => used.min(usage.bytes + used.saturating_sub(usage.used_on_disk)),
-        None => used,
-    })
 }
 
 /// Collects if the store may be above its cap. Costs two small reads while it is clearly below.
@@ -132,7 +112,7 @@ pub fn collect_above(
     now_ms: u64,
 ) -> Result<Option<Collected>, DiskError> {
     // The margin is for what others freed.
-    if most_bytes(paths)? < cap - cap / 10 {
+    if usage::most_bytes(paths)? < cap - cap / 10 {
         return Ok(None);
     }
     let policy = Policy {
@@ -152,6 +132,7 @@ pub fn collect(
     // Acquiring a lease sweeps: what that frees is counted.
     let swept_bytes = sweep::leftovers(paths, now_ms)?;
     let lease = Lease::acquire(paths)?;
+    let measuring = usage::begin(paths)?;
     let disk = Disk::survey(paths, keys, Some(&lease))?;
     let mut collected = Collected {
         left_bytes: disk.bytes(),
@@ -188,13 +169,7 @@ pub fn collect(
         .filter(|item| !item.pins.is_empty())
         .collect();
     drop(lease);
-    let (_, used_on_disk) = file_system(paths.root())?;
-    let usage = Usage {
-        bytes: collected.left_bytes,
-        used_on_disk,
-    };
-    let bytes = serde_json::to_vec(&usage).unwrap_or_default();
-    write_whole(&paths.usage(), &bytes)?;
+    measuring.end(paths, collected.left_bytes)?;
     Ok(collected)
 }
 

@@ -22,7 +22,7 @@
 //!   contexts/               stat caches of build contexts
 //!   git/HEX/                bare repositories by remote (mirror)
 //!   gate                    lock between pinning and removing
-//!   usage                   how big the store was when it was last measured
+//!   usage                   how big the store is at most (usage)
 //!   claims/                 lock files of steps being run
 //!   leases/                 lock files of running builds
 //!   logs/N/                 output of the steps of a build (log)
@@ -74,3 +74,4 @@ pub mod snapshot;
 pub mod tag;
 
 mod sweep;
+mod usage;

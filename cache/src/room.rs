@@ -6,13 +6,13 @@
 //!
 //! # Cost
 //!
-//! The first question costs two small reads (`gc`), later ones a subtraction, as long as the store is clearly below its cap.
-//! Otherwise the store is looked through, and collected to somewhat below the cap, so that the next question is cheap.
+//! A question costs a small file read and written (`usage`) as long as the store is clearly below its cap. Otherwise the
+//! store is looked through, and collected to somewhat below the cap, so that the next question is cheap.
 //!
 //! # Concurrency
 //!
-//! What other processes write after the store was looked through shows when this one has used up what it found: together
-//! they may pass the cap by what each of them had left, until the collection after a build.
+//! What processes are about to write adds up before it is written, so together they stay below the cap as one does, but
+//! for small files.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -24,6 +24,7 @@ use crate::key::index::Keys;
 use crate::lock::locked;
 use crate::root::StatePaths;
 use crate::size::shown;
+use crate::usage;
 
 /// What is smaller is not asked for: a build writes hundreds of small files.
 const BIG_BYTES: u64 = 1 << 20;
@@ -100,8 +101,8 @@ pub struct Room {
     keys: Keys,
     cap: Cap,
     now_ms: u64,
-    /// Bytes that can be written before the store has to be looked through.
-    left: Mutex<Option<u64>>,
+    /// Whether the build goes on beyond the cap.
+    goes_on: Mutex<bool>,
 }
 
 impl Room {
@@ -112,7 +113,7 @@ impl Room {
             keys: Keys::new(paths),
             cap,
             now_ms,
-            left: Mutex::default(),
+            goes_on: Mutex::default(),
         }
     }
 
@@ -129,47 +130,42 @@ impl Room {
             };
             gc::collect(&self.paths, &self.keys, &policy, self.now_ms)?;
         }
-        self.take(bytes, bytes)
+        self.take(bytes)
     }
 
     /// Counts what has been written, and makes room if that was too much.
     pub fn wrote(&self, bytes: u64) -> Result<(), RoomError> {
-        match bytes < BIG_BYTES {
-            true => Ok(()),
-            false => self.take(bytes, 0),
+        if bytes < BIG_BYTES || self.cap == Cap::Unlimited {
+            return Ok(());
         }
+        usage::add(&self.paths, bytes).map_err(DiskError::from)?;
+        self.take(0)
     }
 
-    /// Takes bytes of what is left. If there are not so many, `need_bytes` must be free after a collection.
-    fn take(&self, bytes: u64, need_bytes: u64) -> Result<(), RoomError> {
+    /// Takes room for bytes below the cap. If there may be none, they must fit after a collection.
+    fn take(&self, bytes: u64) -> Result<(), RoomError> {
         let Some(cap) = self.cap.bytes(&self.paths)? else {
             return Ok(());
         };
-        let mut left = locked(&self.left);
-        let known = match *left {
-            Some(known) => known,
-            None => {
-                let most = gc::most_bytes(&self.paths).map_err(DiskError::from)?;
-                cap.saturating_sub(most)
-            }
-        };
-        if let Some(rest) = known.checked_sub(bytes) {
-            *left = Some(rest);
+        // One at a time: a collection helps all who wait.
+        let mut goes_on = locked(&self.goes_on);
+        if *goes_on || usage::take(&self.paths, bytes, cap).map_err(DiskError::from)? {
             return Ok(());
         }
-        let goal = cap.saturating_sub(need_bytes.max(cap / SLACK));
+        let goal = cap.saturating_sub(bytes.max(cap / SLACK));
         let policy = Policy {
             most_bytes: Some(goal),
             ..Policy::default()
         };
         let collected = gc::collect(&self.paths, &self.keys, &policy, self.now_ms)?;
-        let free = cap.checked_sub(collected.left_bytes);
-        *left = match free.and_then(|free| free.checked_sub(need_bytes)) {
-            Some(rest) => Some(rest),
-            None if self.goes_on(&collected, need_bytes, cap) => Some(u64::MAX),
-            None => return Err(RoomError::Cap(shortage(&collected, need_bytes, cap))),
-        };
-        Ok(())
+        let needed = collected.left_bytes.checked_add(bytes);
+        if needed.is_none_or(|needed| needed > cap) {
+            if !self.goes_on(&collected, bytes, cap) {
+                return Err(RoomError::Cap(shortage(&collected, bytes, cap)));
+            }
+            *goes_on = true;
+        }
+        Ok(usage::add(&self.paths, bytes).map_err(DiskError::from)?)
     }
 
     /// Whether a build goes on beyond the cap: nobody has set it, and it is not tagged images that take the room. It is
