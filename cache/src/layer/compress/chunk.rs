@@ -18,6 +18,10 @@ const MOST_STORED: usize = 0xffff;
 const SAMPLES: usize = 4;
 const SAMPLE: usize = 16 * 1024;
 
+/// From so many bytes on, hashing a chunk to look for it takes longer than deflating the samples. Below that it is looked
+/// for first: what is in the cache was worth it.
+const HASHED_LATE: usize = 2 * 1024 * 1024;
+
 /// An encoded chunk.
 #[derive(Debug)]
 pub(super) struct Encoded {
@@ -46,17 +50,26 @@ pub(super) fn encode(
         length: input.len() as u64,
         is_reused,
     };
+    if codec == Codec::None {
+        return Ok(encoded(input.to_vec(), false));
+    }
     // Keeping what was not made smaller would write it to disk twice to save next to nothing.
-    match codec {
-        Codec::None => return Ok(encoded(input.to_vec(), false)),
-        Codec::Gzip(_) if !is_compressible(input)? => return Ok(encoded(stored(input), false)),
-        Codec::Gzip(_) | Codec::Zstd(_) => {}
+    let is_worth_trying = || match codec {
+        Codec::Gzip(_) => is_compressible(input),
+        Codec::None | Codec::Zstd(_) => Ok(true),
+    };
+    let tries_first = input.len() >= HASHED_LATE;
+    if tries_first && !is_worth_trying()? {
+        return Ok(encoded(stored(input), false));
     }
     let key = cache.map(|cache| (cache, key(input, codec)));
     if let Some((cache, key)) = &key
         && let Some(bytes) = cache.get(key)
     {
         return Ok(encoded(bytes, true));
+    }
+    if !tries_first && !is_worth_trying()? {
+        return Ok(encoded(stored(input), false));
     }
     let bytes = match codec {
         Codec::None => input.to_vec(),
