@@ -26,6 +26,7 @@ mod destinations;
 mod disk;
 mod doctor;
 mod durability;
+mod early_blobs;
 mod escape;
 mod explain;
 mod figures;

@@ -1,20 +1,24 @@
-//! Layers as blobs: pulled ones as they came, our own compressed when first asked for.
+//! Layers as blobs: pulled ones as they came, our own compressed when first asked for, or while they are made where it is
+//! known that they will be.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::sync::Arc;
 
-use cache::digest::{CacheKey, Descriptor, DiffId};
+use cache::digest::{CacheKey, Descriptor, DiffId, Digest};
 use cache::key::builder::KeyBuilder;
 use cache::key::index::Keys;
 use cache::layer::compress::cache::DirChunkCache;
 use cache::layer::compress::{self, CompressOptions};
 use cache::root::StatePaths;
+use frontend::graph::VertexId;
 
 use crate::cancel::CancelFlag;
 use crate::clock::Clock;
 use crate::export::{BlobOrigin, Codec, Encoding, LayerError, LayerSource, PulledBlobs};
 use crate::once::OncePerKey;
 use crate::op::blob::Packing;
+use crate::op::early_blob::Packer;
 use crate::op::error::StepError;
 use crate::op::layers::Layers;
 
@@ -83,16 +87,30 @@ impl Blobs {
         {
             return Ok(known);
         }
+        let (digest, size) = self.layers.pack_blob(layer, self.packing(codec))?;
+        self.keep(layer, codec, digest, size)
+    }
+
+    fn packing(&self, codec: Codec) -> Packing {
         let options = CompressOptions {
             threads: self.threads,
             cache: Some(Arc::new(DirChunkCache::new(self.paths.chunks()))),
         };
-        let packing = Packing {
+        Packing {
             codec: library_codec(codec),
             options,
             stop: self.stop.clone(),
-        };
-        let (digest, size) = self.layers.pack_blob(layer, packing)?;
+        }
+    }
+
+    /// Keeps in mind which blob a layer has.
+    fn keep(
+        &self,
+        layer: &DiffId,
+        codec: Codec,
+        digest: Digest,
+        size: u64,
+    ) -> Result<Descriptor, StepError> {
         let descriptor = Descriptor {
             media_type: codec.media_type().to_owned(),
             digest,
@@ -104,6 +122,29 @@ impl Blobs {
                 .remember(&memo_key(layer, codec), &bytes, self.now_ms())?;
         }
         Ok(descriptor)
+    }
+}
+
+/// The layers of a result, compressed while they are made because an output wants them so.
+pub(super) struct Wanted {
+    /// The layers of the build.
+    pub(super) blobs: Arc<Blobs>,
+    /// The vertices whose layers the result has.
+    pub(super) chain: BTreeSet<VertexId>,
+    /// How the output wants them.
+    pub(super) codec: Codec,
+}
+
+impl Packer for Wanted {
+    fn packing(&self, vertex: VertexId) -> Option<Packing> {
+        let is_wanted = self.chain.contains(&vertex);
+        is_wanted.then(|| self.blobs.packing(self.codec))
+    }
+
+    fn packed(&self, layer: &DiffId, digest: Digest, size: u64) -> Result<(), StepError> {
+        self.blobs
+            .keep(layer, self.codec, digest, size)
+            .map(|_descriptor| ())
     }
 }
 

@@ -10,15 +10,15 @@ use cache::digest::DiffId;
 use frontend::graph::Op;
 use frontend::lower::Lowered;
 
-use super::blobs::{Blobs, BlobsParts};
-use super::early::EarlyPush;
+use super::blobs::{Blobs, BlobsParts, Wanted};
+use super::early::{self, EarlyPush};
 use super::push::Pushing;
 use super::{Engine, epoch_of, failure, outputs, upkeep};
 use crate::cancel::CancelFlag;
 use crate::cli::request::BuildRequest;
 use crate::export::LayerSource;
 use crate::export::registry::Pusher;
-use crate::export::spec::OutputSpec;
+use crate::export::spec::{ImageForm, OutputSpec};
 use crate::image::Image;
 use crate::image::config::assemble;
 use crate::image::history::{ImageLayer, LayerOrigin};
@@ -41,7 +41,11 @@ pub(super) struct Build<'a> {
 
 impl Build<'_> {
     pub(super) async fn finish(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
-        let blobs = self.blobs();
+        let compressed = self.blobs();
+        if let Some(wanted) = self.wanted(specs, &compressed) {
+            self.steps.pack_early(Arc::new(wanted));
+        }
+        let blobs: Arc<dyn LayerSource> = compressed;
         let pushers = self.pushers(specs, &blobs)?;
         let early = self.early_push(specs, &pushers);
         if let Some(watcher) = early.watcher() {
@@ -99,7 +103,24 @@ impl Build<'_> {
         outputs.export(specs).await
     }
 
-    fn blobs(&self) -> Arc<dyn LayerSource> {
+    /// The layers that the first output with blobs of its own will have, if that is known: not where it changes them.
+    fn wanted(&self, specs: &[OutputSpec], blobs: &Arc<Blobs>) -> Option<Wanted> {
+        let has_blobs = |spec: &&OutputSpec| match spec {
+            OutputSpec::Image(image) => image.push.is_some(),
+            OutputSpec::Oci(..) | OutputSpec::Docker(..) | OutputSpec::Load(_) => true,
+            OutputSpec::Tar(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => false,
+        };
+        let keeps_layers = |form: &&ImageForm| outputs::clamps_at(form, self.request).is_none();
+        let mut forms = specs.iter().filter(has_blobs).filter_map(OutputSpec::form);
+        let form = forms.find(keeps_layers)?;
+        Some(Wanted {
+            blobs: Arc::clone(blobs),
+            chain: early::chain(&self.lowered.graph, self.lowered.output?),
+            codec: form.encoding.codec,
+        })
+    }
+
+    fn blobs(&self) -> Arc<Blobs> {
         Arc::new(Blobs::new(BlobsParts {
             layers: Arc::clone(self.steps.layers()),
             keys: Arc::clone(self.steps.keys()),

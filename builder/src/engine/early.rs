@@ -223,7 +223,7 @@ impl Shared {
 }
 
 /// The vertices whose layers are among those of `goal`.
-fn chain(graph: &Graph, goal: VertexId) -> BTreeSet<VertexId> {
+pub(super) fn chain(graph: &Graph, goal: VertexId) -> BTreeSet<VertexId> {
     let mut chain = BTreeSet::new();
     let mut open = vec![goal];
     while let Some(id) = open.pop() {

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read, Write};
 
-use cache::blob::BlobStore;
+use cache::blob::{BlobStore, BlobWriter};
 use cache::digest::{Descriptor, DiffId, Digest};
 use cache::layer::compress::{self, CompressOptions, Compressor};
 use cache::layer::pack::pack;
@@ -200,7 +200,17 @@ impl Layers {
             Err(_) if packing.stop.is_set() => return Err(StepError::Canceled),
             filled => filled?,
         }
-        let (compressed, writer) = compressor.finish().map_err(failed)?;
+        self.finish_blob(diff_id, compressor)
+    }
+
+    /// Ends a layer's blob and puts it into the store.
+    pub(super) fn finish_blob(
+        &self,
+        diff_id: &DiffId,
+        compressor: Compressor<Box<dyn BlobWriter>>,
+    ) -> Result<(Digest, u64), StepError> {
+        let finished = compressor.finish();
+        let (compressed, writer) = finished.map_err(|source| compressing(diff_id, source))?;
         self.room.wrote(compressed.size)?;
         // Pinned first: one that is there already may be old, and about to be collected.
         self.lease.pin_blob(&compressed.digest)?;

@@ -95,7 +95,7 @@ pub(super) fn run(
     let exit = run_in_sandbox(steps, vertex, &spec, &locks, cancel).map_err(unstarted)?;
     check(op, &exit, &spec.limits.resources, cancel)?;
     drop(held);
-    steps.layers.freeze(tree, &stack)
+    steps.with_early_blob(vertex, |sink| steps.layers.freeze(tree, &stack, sink))
 }
 
 /// The error of a command that was not even started, unless it was given up.

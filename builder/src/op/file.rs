@@ -174,7 +174,7 @@ pub(super) fn run_context(
     id: VertexId,
     planned: Option<&Planned>,
 ) -> Result<DiffId, StepError> {
-    run_on(steps, &[id], &context_op(), planned)
+    run_on(steps, id, &[id], &context_op(), planned)
 }
 
 fn known(op: &FileOp, base: Option<&CacheKey>, planned: Planned, files: &[Part]) -> Keyed {
@@ -358,11 +358,12 @@ pub(super) fn run(
     op: &FileOp,
     planned: Option<&Planned>,
 ) -> Result<DiffId, StepError> {
-    run_on(steps, &steps.vertex(id).inputs, op, planned)
+    run_on(steps, id, &steps.vertex(id).inputs, op, planned)
 }
 
 fn run_on(
     steps: &Steps,
+    id: VertexId,
     inputs: &[VertexId],
     op: &FileOp,
     planned: Option<&Planned>,
@@ -385,7 +386,7 @@ fn run_on(
     steps.layers.room.reserve(plan.bytes())?;
     let tree = steps.layers.new_tree()?;
     let index = apply(plan, &borrowed(trees), tree.upper(), steps.settings.threads)?;
-    let diff_id = steps.layers.commit(tree, index)?;
+    let diff_id = steps.with_early_blob(id, |sink| steps.layers.commit(tree, index, sink))?;
     let value = format!("{diff_id} {}", steps.now_ms());
     steps
         .keys

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use cache::digest::{CacheKey, ContentDigest, DiffId, hex};
 use cache::key::builder::KeyBuilder;
+use cache::layer::sink::nowhere;
 use cache::layer::stack::LayerStack;
 use cache::snapshot::active::ActiveTree;
 use frontend::graph::HttpOp;
@@ -173,9 +174,10 @@ pub(crate) fn layer(
         path,
         source,
     })?;
+    let nothing = LayerStack::new(Vec::new());
     fetching
         .layers
-        .freeze(fetched.tree, &LayerStack::new(Vec::new()))
+        .freeze(fetched.tree, &nothing, &mut nowhere())
 }
 
 /// Downloads a file, whatever is known of it.

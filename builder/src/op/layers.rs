@@ -19,7 +19,7 @@ use cache::layer::compress::decompress::decompress;
 use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
 use cache::layer::pack::pack;
-use cache::layer::sink::{Plain, nowhere};
+use cache::layer::sink::{Plain, TarSink, nowhere};
 use cache::layer::stack::LayerStack;
 use cache::lease::Lease;
 use cache::room::Room;
@@ -32,7 +32,9 @@ use cache::snapshot::mount_points::MountPoints;
 use cache::snapshot::store::{LayerStore, Reader};
 use cache::tag::Sources;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+use super::early_blob;
 use super::error::StepError;
 use super::fetch::Progress;
 use super::image::{KnownImage, Origin};
@@ -99,6 +101,8 @@ pub struct Layers {
     pub(super) made: Mutex<BTreeSet<DiffId>>,
     /// Those that a step of this build needed.
     mount_points: Mutex<Vec<(MountPoints, Arc<ActiveTree>)>>,
+    /// Turns to make a blob while a layer is made.
+    pub(super) early_blobs: Semaphore,
 }
 
 impl std::fmt::Debug for Layers {
@@ -157,6 +161,7 @@ impl Layers {
             turns: Mutex::default(),
             made: Mutex::default(),
             mount_points: Mutex::default(),
+            early_blobs: Semaphore::new(early_blob::MOST_AT_ONCE),
         })
     }
 
@@ -335,20 +340,30 @@ impl Layers {
         Ok(())
     }
 
-    /// Makes what a command left in an upper directory a layer.
-    pub(super) fn freeze(&self, tree: ActiveTree, lower: &LayerStack) -> Result<DiffId, StepError> {
+    /// Makes what a command left in an upper directory a layer; writes its tar to `sink`.
+    pub(super) fn freeze(
+        &self,
+        tree: ActiveTree,
+        lower: &LayerStack,
+        sink: &mut dyn TarSink,
+    ) -> Result<DiffId, StepError> {
         let options = FreezeOptions {
             xattrs: self.format.xattrs(),
             clamp_mtime: None,
         };
-        let frozen = freeze(tree.upper(), lower, &mut nowhere(), options)?;
+        let frozen = freeze(tree.upper(), lower, sink, options)?;
         self.room.wrote(frozen.size)?;
         self.publish(tree, frozen.index, frozen.diff_id, frozen.size)
     }
 
-    /// Makes a tree whose index is known a layer.
-    pub(super) fn commit(&self, tree: ActiveTree, index: LayerIndex) -> Result<DiffId, StepError> {
-        let packed = pack(&index, tree.upper(), &mut nowhere())?;
+    /// Makes a tree whose index is known a layer; writes its tar to `sink`.
+    pub(super) fn commit(
+        &self,
+        tree: ActiveTree,
+        index: LayerIndex,
+        sink: &mut dyn TarSink,
+    ) -> Result<DiffId, StepError> {
+        let packed = pack(&index, tree.upper(), sink)?;
         self.publish(tree, index, packed.diff_id, packed.size)
     }
 

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod blob;
 mod cause;
 pub mod copy;
+pub mod early_blob;
 pub mod error;
 pub mod fetch;
 pub mod git;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use cache::digest::{CacheKey, DiffId};
 use cache::key::index::Keys;
+use cache::layer::sink::{TarSink, nowhere};
 use cache::log::BuildLog;
 use cache::root::StatePaths;
 use frontend::graph::{Graph, InputIndex, Op, Vertex, VertexId};
@@ -17,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::agent::Agents;
 use super::cause::Cause;
 use super::copy::stack_source::{StackSource, TreeOf};
+use super::early_blob::{EarlyBlob, Packer};
 use super::error::StepError;
 use super::fetch::Progress;
 use super::layers::Layers;
@@ -116,6 +118,7 @@ pub struct Steps {
     /// For each context how many steps have not yet listed what they need of it.
     pub(super) transfers: Mutex<BTreeMap<VertexId, Transfer>>,
     watcher: OnceLock<Watcher>,
+    packer: OnceLock<Arc<dyn Packer>>,
     /// Why vertices are not what they were.
     causes: Mutex<BTreeMap<VertexId, Cause>>,
 }
@@ -183,6 +186,7 @@ impl Steps {
             probed: Mutex::default(),
             transfers: Mutex::default(),
             watcher: OnceLock::new(),
+            packer: OnceLock::new(),
             causes: Mutex::default(),
         }
     }
@@ -195,6 +199,28 @@ impl Steps {
     /// Tells `watcher` of every vertex from now on. The first watcher counts.
     pub fn watch(&self, watcher: Watcher) {
         self.watcher.get_or_init(|| watcher);
+    }
+
+    /// Lets `packer` say which layers are compressed while they are made. The first one counts.
+    pub fn pack_early(&self, packer: Arc<dyn Packer>) {
+        self.packer.get_or_init(|| packer);
+    }
+
+    /// Makes the layer of a vertex, and its blob in the same pass if that is wanted.
+    pub(super) fn with_early_blob(
+        &self,
+        vertex: VertexId,
+        make: impl FnOnce(&mut dyn TarSink) -> Result<DiffId, StepError>,
+    ) -> Result<DiffId, StepError> {
+        let packer = self.packer.get();
+        let Some(mut blob) =
+            packer.and_then(|packer| EarlyBlob::of(&self.layers, &**packer, vertex))
+        else {
+            return make(&mut nowhere());
+        };
+        let layer = make(&mut blob)?;
+        blob.keep(&layer);
+        Ok(layer)
     }
 
     /// The layers of the store.

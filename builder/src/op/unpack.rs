@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cache::checksum::stat_cache::StatCache;
 use cache::digest::DiffId;
+use cache::layer::sink::nowhere;
 use frontend::graph::{CopyAction, FileAction, InputIndex, Owner, Unpack};
 
 use super::copy::apply::apply;
@@ -69,5 +70,5 @@ pub(crate) fn unpack(
     refuse_deletions(&plan)?;
     let made = layers.new_tree()?;
     let index = apply(&plan, &sources, made.upper(), threads)?;
-    layers.commit(made, index)
+    layers.commit(made, index, &mut nowhere())
 }

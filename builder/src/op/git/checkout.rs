@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use cache::claim::Wait;
 use cache::digest::DiffId;
+use cache::layer::sink::nowhere;
 use cache::layer::stack::LayerStack;
 use cache::mirror::Mirror;
 use frontend::graph::GitOp;
@@ -44,7 +45,8 @@ pub(crate) fn layer(fetching: &Fetching<'_>, op: &GitOp) -> Result<DiffId, StepE
         fs::rename(entry.path(), &to).map_err(GitError::io("move", entry.path()))?;
     }
     fs::remove_dir_all(&files).map_err(GitError::io("remove", &files))?;
-    fetching.layers.freeze(tree, &LayerStack::new(Vec::new()))
+    let nothing = LayerStack::new(Vec::new());
+    fetching.layers.freeze(tree, &nothing, &mut nowhere())
 }
 
 fn make_dir(path: &Path) -> Result<(), GitError> {
