@@ -18,8 +18,9 @@ use crate::lock::locked;
 /// How often a file that keeps changing is read before giving up.
 const ATTEMPTS: u32 = 4;
 
-/// Size of the reading buffer; a worker has one.
-const BUFFER: usize = 256 * 1024;
+/// Sizes of the reading buffer: for small files and for big ones. Clearing 256 KiB takes longer than hashing a small file.
+const LEAST_BUFFER: u64 = 4 * 1024;
+const MOST_BUFFER: u64 = 256 * 1024;
 
 /// Why a file could not be hashed.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub fn hash_opened(
             return Ok((digest, before));
         }
         let begun = clock();
-        let digest = hash_reader(&file)?;
+        let digest = hash_reader(&file, before.size)?;
         let after = regular(&fstat(&file).map_err(io::Error::from)?)?;
         if before == after {
             cache.put(&before, digest, begun, &file);
@@ -85,10 +86,11 @@ fn regular(stat: &Stat) -> Result<FileStat, HashError> {
     }
 }
 
-/// The digest of everything a reader gives.
-pub fn hash_reader(mut reader: impl Read) -> io::Result<ContentDigest> {
+/// The digest of everything a reader gives; about so many bytes are expected.
+pub fn hash_reader(mut reader: impl Read, expected: u64) -> io::Result<ContentDigest> {
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; BUFFER];
+    let length = expected.saturating_add(1).clamp(LEAST_BUFFER, MOST_BUFFER);
+    let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return Ok(ContentDigest(*hasher.finalize().as_bytes())),

@@ -275,7 +275,7 @@ impl Writer {
         entry: &PlannedEntry,
     ) -> Result<ContentDigest, WriteError> {
         file.seek(SeekFrom::Start(0))
-            .and_then(|_| hash_reader(&*file))
+            .and_then(|_| hash_reader(&*file, file.metadata()?.len()))
             .map_err(self.fail("read", &entry.path))
     }
 

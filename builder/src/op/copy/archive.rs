@@ -321,7 +321,7 @@ impl MemberPlan<'_, '_, '_> {
     }
 
     fn file(&self, member: &Member, content: &mut Members) -> Result<PlannedKind, ArchiveError> {
-        let hashed = hash_reader(content).map_err(|source| match source.kind() {
+        let hashed = hash_reader(content, member.size).map_err(|source| match source.kind() {
             io::ErrorKind::UnexpectedEof => ArchiveError::Truncated,
             _ => ArchiveError::Read(source),
         })?;
