@@ -1,7 +1,8 @@
 //! The same work on many items, on a few threads.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::lock::locked;
 
@@ -30,11 +31,136 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
         }
         turn();
     });
-    let mut done = done
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(index, _)| *index);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// How far [`ahead`] works.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    /// Threads that work beside the one that takes; without any that one works itself.
+    pub(crate) threads: usize,
+    /// Results that may wait to be taken or are being made.
+    pub(crate) most: usize,
+}
+
+/// Does `work` on each item on threads, while `take` takes the results in the order of the items, each when it asks for it.
+/// When it returns, no further item is begun.
+pub(crate) fn ahead<T: Sync, R: Send, O>(
+    items: &[T],
+    how: Ahead,
+    work: impl Fn(&T) -> R + Sync,
+    take: impl FnOnce(&mut dyn FnMut() -> Option<R>) -> O,
+) -> O {
+    if how.threads == 0 {
+        let mut left = items.iter();
+        return take(&mut || left.next().map(&work));
+    }
+    let queue = Queue {
+        count: items.len(),
+        most: how.most.max(1),
+        state: Mutex::new(State {
+            begun: 0,
+            taken: 0,
+            done: BTreeMap::new(),
+            is_over: false,
+        }),
+        changed: Condvar::new(),
+    };
+    let turn = || {
+        let _ended = EndOnPanic(&queue);
+        while let Some(number) = queue.begin() {
+            queue.done(number, work(&items[number]));
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..how.threads.min(items.len()) {
+            scope.spawn(turn);
+        }
+        let _ended = EndOnPanic(&queue);
+        let outcome = take(&mut || queue.take());
+        queue.end();
+        outcome
+    })
+}
+
+/// Results that are made ahead.
+struct Queue<R> {
+    count: usize,
+    most: usize,
+    state: Mutex<State<R>>,
+    changed: Condvar,
+}
+
+struct State<R> {
+    /// How many items were begun, the first ones.
+    begun: usize,
+    /// How many results were taken, the first ones.
+    taken: usize,
+    done: BTreeMap<usize, R>,
+    is_over: bool,
+}
+
+impl<R> Queue<R> {
+    /// Waits until the state has changed.
+    fn wait<'a>(&self, state: MutexGuard<'a, State<R>>) -> MutexGuard<'a, State<R>> {
+        let waited = self.changed.wait(state);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next item to work on, when it is not too far ahead; `None` if there is none.
+    fn begin(&self) -> Option<usize> {
+        let mut state = locked(&self.state);
+        loop {
+            if state.is_over || state.begun == self.count {
+                return None;
+            }
+            if state.begun - state.taken < self.most {
+                state.begun += 1;
+                return Some(state.begun - 1);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn done(&self, number: usize, result: R) {
+        locked(&self.state).done.insert(number, result);
+        self.changed.notify_all();
+    }
+
+    /// The next result, when it is there; `None` if there is none.
+    fn take(&self) -> Option<R> {
+        let mut state = locked(&self.state);
+        loop {
+            if state.is_over || state.taken == self.count {
+                return None;
+            }
+            let next = state.taken;
+            if let Some(result) = state.done.remove(&next) {
+                state.taken += 1;
+                self.changed.notify_all();
+                return Some(result);
+            }
+            state = self.wait(state);
+        }
+    }
+
+    fn end(&self) {
+        locked(&self.state).is_over = true;
+        self.changed.notify_all();
+    }
+}
+
+/// Nobody waits for a thread that panics.
+struct EndOnPanic<'a, R>(&'a Queue<R>);
+
+impl<R> Drop for EndOnPanic<'_, R> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -54,5 +180,57 @@ mod tests {
         assert_eq!(failed, Err(5));
         assert_eq!(begun.into_inner(), 6);
         assert_eq!(map(&[] as &[u32], 4, |_| Ok::<(), ()>(())), Ok(vec![]));
+    }
+
+    #[test]
+    fn results_come_in_order_and_not_too_early() {
+        let items: Vec<usize> = (0..1000).collect();
+        for threads in [0, 1, 7] {
+            let (begun, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let work = |n: &usize| {
+                let most = taken.load(Ordering::SeqCst) + 5;
+                assert!(begun.fetch_add(1, Ordering::SeqCst) < most);
+                n * 2
+            };
+            let how = Ahead { threads, most: 4 };
+            let all = ahead(&items, how, work, |next| {
+                let mut all = Vec::new();
+                while let Some(result) = next() {
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    all.push(result);
+                }
+                all
+            });
+            assert_eq!(all, items.iter().map(|n| n * 2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn who_takes_no_more_ends_the_work() {
+        let items: Vec<usize> = (0..1000).collect();
+        for threads in [0, 3] {
+            let begun = AtomicUsize::new(0);
+            let work = |n: &usize| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                *n
+            };
+            let how = Ahead { threads, most: 4 };
+            assert_eq!(
+                ahead(&items, how, work, |next| (next(), next())),
+                (Some(0), Some(1))
+            );
+            assert!(begun.into_inner() <= 6);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "scoped thread panicked")]
+    fn a_panic_is_not_waited_for() {
+        let work = |n: &usize| assert!(*n < 2, "as it should");
+        let how = Ahead {
+            threads: 2,
+            most: 4,
+        };
+        ahead(&[0, 1, 2, 3], how, work, |next| while next().is_some() {});
     }
 }

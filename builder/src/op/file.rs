@@ -12,7 +12,7 @@ use cache::key::builder::{KeyBuilder, Part, Parts};
 use frontend::graph::{CopyAction, FileAction, FileOp, InputIndex, Op, VertexId};
 use frontend::lower::Strictness;
 
-use super::copy::apply::apply;
+use super::copy::apply::apply_packed;
 use super::copy::place::{Ground, plan_on as place_on};
 use super::copy::plan::CopyPlan;
 use super::copy::select::{Sources, select};
@@ -385,8 +385,12 @@ fn run_on(
     let layer_key = plan.key();
     steps.layers.room.reserve(plan.bytes())?;
     let tree = steps.layers.new_tree()?;
-    let index = apply(plan, &borrowed(trees), tree.upper(), steps.settings.threads)?;
-    let diff_id = steps.with_early_blob(id, |sink| steps.layers.commit(tree, index, sink))?;
+    let diff_id = steps.with_early_blob(id, |sink| {
+        let threads = steps.settings.threads;
+        let (index, packed) =
+            apply_packed::<StepError>(plan, &borrowed(trees), tree.upper(), threads, sink)?;
+        steps.layers.publish(tree, index, packed)
+    })?;
     let value = format!("{diff_id} {}", steps.now_ms());
     steps
         .keys

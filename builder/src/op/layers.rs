@@ -18,7 +18,7 @@ use cache::durable::BootId;
 use cache::layer::compress::decompress::decompress;
 use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
-use cache::layer::pack::pack;
+use cache::layer::pack::{Packed, pack};
 use cache::layer::sink::{Plain, TarSink, nowhere};
 use cache::layer::stack::LayerStack;
 use cache::lease::Lease;
@@ -353,26 +353,16 @@ impl Layers {
         };
         let frozen = freeze(tree.upper(), lower, sink, options)?;
         self.room.wrote(frozen.size)?;
-        self.publish(tree, frozen.index, frozen.diff_id, frozen.size)
+        let (diff_id, size) = (frozen.diff_id, frozen.size);
+        self.publish(tree, frozen.index, Packed { diff_id, size })
     }
 
-    /// Makes a tree whose index is known a layer; writes its tar to `sink`.
-    pub(super) fn commit(
+    /// Makes a tree whose index and tar are known a layer.
+    pub(super) fn publish(
         &self,
         tree: ActiveTree,
         index: LayerIndex,
-        sink: &mut dyn TarSink,
-    ) -> Result<DiffId, StepError> {
-        let packed = pack(&index, tree.upper(), sink)?;
-        self.publish(tree, index, packed.diff_id, packed.size)
-    }
-
-    fn publish(
-        &self,
-        tree: ActiveTree,
-        index: LayerIndex,
-        diff_id: DiffId,
-        size: u64,
+        Packed { diff_id, size }: Packed,
     ) -> Result<DiffId, StepError> {
         self.lease.pin(&diff_id)?;
         locked(&self.made).insert(diff_id.clone());

@@ -11,7 +11,7 @@ use cache::digest::DiffId;
 use cache::layer::sink::nowhere;
 use frontend::graph::{CopyAction, FileAction, InputIndex, Owner, Unpack};
 
-use super::copy::apply::apply;
+use super::copy::apply::apply_packed;
 use super::copy::archive::{check, refuse_deletions};
 use super::copy::context_source::ContextSource;
 use super::copy::error::CopyError;
@@ -69,6 +69,7 @@ pub(crate) fn unpack(
     let plan = plan_on(&selection, &sources, &ground)?;
     refuse_deletions(&plan)?;
     let made = layers.new_tree()?;
-    let index = apply(&plan, &sources, made.upper(), threads)?;
-    layers.commit(made, index, &mut nowhere())
+    let (index, packed) =
+        apply_packed::<StepError>(&plan, &sources, made.upper(), threads, &mut nowhere())?;
+    layers.publish(made, index, packed)
 }

@@ -1,6 +1,5 @@
 //! The canonical tar of an index and its tree: layer format v1 (see the parent module).
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -16,6 +15,10 @@ pub use super::sink::Packed;
 /// Copied at once.
 const BUFFER: usize = 256 * 1024;
 
+/// Gives the bytes of a file, if they are at hand; else the tree has them when this returns. Asked for each regular file in
+/// the order of the index.
+pub type AtHand<'a> = &'a mut dyn FnMut(&Entry) -> Result<Option<Vec<u8>>, LayerError>;
+
 /// Writes a layer's tar; the tree gives files' bytes and nothing else.
 ///
 /// The caller compares the digest with the layer's diff id.
@@ -28,14 +31,32 @@ pub fn pack(
     tree_dir: &Path,
     sink: &mut dyn TarSink,
 ) -> Result<Packed, LayerError> {
+    pack_at_hand(index, tree_dir, sink, &mut |_| Ok(None))
+}
+
+/// As [`pack`], for a tree that is being made: what is at hand is not read from it.
+///
+/// # Errors
+///
+/// Those of `at_hand`, too.
+pub fn pack_at_hand(
+    index: &LayerIndex,
+    tree_dir: &Path,
+    sink: &mut dyn TarSink,
+    at_hand: AtHand<'_>,
+) -> Result<Packed, LayerError> {
     let mut tree = Tree::open(tree_dir)?;
     let mut tar = TarWriter::new(sink);
     for entry in index.entries() {
-        if let EntryKind::File { .. } = entry.kind {
-            let file = tree.open_file(&entry.path)?;
-            tar.file(entry, file, &tree.shown(&entry.path), &mut |_| {})?;
-        } else {
+        let EntryKind::File { .. } = entry.kind else {
             tar.entry(entry)?;
+            continue;
+        };
+        let bytes = at_hand(entry)?;
+        let shown = tree.shown(&entry.path);
+        match bytes {
+            Some(bytes) => tar.file(entry, &*bytes, &shown, &mut |_| {})?,
+            None => tar.file(entry, tree.open_file(&entry.path)?, &shown, &mut |_| {})?,
         }
     }
     tar.finish()
@@ -75,7 +96,7 @@ impl<'a> TarWriter<'a> {
     pub(super) fn file(
         &mut self,
         entry: &Entry,
-        mut file: File,
+        mut file: impl Read,
         shown: &Path,
         see: &mut dyn FnMut(&[u8]),
     ) -> Result<(), LayerError> {

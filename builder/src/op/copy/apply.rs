@@ -2,6 +2,7 @@
 //!
 //! Bytes are shared with the source where the file system can (reflink); else small files are copied by hand, large ones
 //! inside the kernel where it can.
+//! The bytes of small ones are shown to whoever packs the layer, who need not read them from the tree.
 //! Everything is made relative to the tree's descriptor. The tree is private to this call until it returns; what an error
 //! leaves in it is the caller's to remove.
 //!
@@ -20,10 +21,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache::checksum::file::{hash_reader, in_parallel};
+use cache::checksum::file::hash_reader;
 use cache::checksum::stat_cache::FileStat;
 use cache::digest::ContentDigest;
+use cache::layer::entry::EntryKind;
+use cache::layer::error::LayerError;
 use cache::layer::index::LayerIndex;
+use cache::layer::pack::{AtHand, Packed, pack_at_hand};
+use cache::layer::sink::TarSink;
 use cache::layer::tree::both_times;
 use frontend::graph::InputIndex;
 use rustix::fs::{
@@ -34,6 +39,7 @@ use rustix::fs::{
 
 use super::archive::{self, ArchiveError};
 use super::error::{CREATE_DEVICE, CopyError, WriteError, shown};
+use super::files;
 use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
 use super::select::{Sources, tree_of};
 
@@ -48,41 +54,55 @@ pub fn apply(
     threads: usize,
 ) -> Result<LayerIndex, CopyError> {
     let index = plan.index()?;
-    let writer = Writer::open(tree)?;
-    writer.make_directories(plan)?;
-    let mut files: Vec<&PlannedEntry> = plan.entries.iter().filter(|e| is_own_file(e)).collect();
-    in_parallel(&mut files, threads, |entry| {
-        writer.write_file(entry, sources)
-    })?;
-    writer.unpack(plan, sources)?;
-    for entry in &plan.entries {
-        writer.make_other(entry)?;
-    }
-    writer.finish_directories(plan)?;
+    let ask = |at_hand: AtHand<'_>| -> Result<(), CopyError> {
+        for entry in index.entries() {
+            if let EntryKind::File { .. } = entry.kind {
+                at_hand(entry).map_err(WriteError::Index)?;
+            }
+        }
+        Ok(())
+    };
+    write(plan, sources, tree, threads, ask)?;
     Ok(index)
+}
+
+/// As [`apply`]; writes the layer's tar to `sink` in the same pass.
+pub fn apply_packed<E: From<CopyError> + From<LayerError>>(
+    plan: &CopyPlan,
+    sources: &Sources<'_>,
+    tree: &Path,
+    threads: usize,
+    sink: &mut dyn TarSink,
+) -> Result<(LayerIndex, Packed), E> {
+    let index = plan.index().map_err(CopyError::from)?;
+    let packed = write(plan, sources, tree, threads, |at_hand| {
+        pack_at_hand(&index, tree, sink, at_hand).map_err(E::from)
+    })?;
+    Ok((index, packed))
+}
+
+/// Writes the layer. `see` is shown the files meanwhile and must ask for all of them, in order.
+fn write<T, E: From<CopyError>>(
+    plan: &CopyPlan,
+    sources: &Sources<'_>,
+    tree: &Path,
+    threads: usize,
+    see: impl FnOnce(AtHand<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let writer = Writer::open(tree).map_err(CopyError::from)?;
+    writer.make_directories(plan).map_err(CopyError::from)?;
+    writer.unpack(plan, sources)?;
+    let write = |entry: &PlannedEntry| writer.write_file(entry, sources);
+    let seen = files::write(plan, threads, write, see)?;
+    for entry in &plan.entries {
+        writer.make_other(entry).map_err(CopyError::from)?;
+    }
+    writer.finish_directories(plan).map_err(CopyError::from)?;
+    Ok(seen)
 }
 
 fn is_regular(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-}
-
-/// Whether an entry is a file with bytes of its own, outside of archives.
-fn is_own_file(entry: &PlannedEntry) -> bool {
-    match &entry.kind {
-        PlannedKind::File {
-            link_to: None,
-            bytes,
-            ..
-        } => !matches!(bytes, Bytes::Archive { .. }),
-        PlannedKind::File {
-            link_to: Some(_), ..
-        }
-        | PlannedKind::Directory
-        | PlannedKind::Symlink(_)
-        | PlannedKind::CharDevice(..)
-        | PlannedKind::BlockDevice(..)
-        | PlannedKind::Fifo => false,
-    }
 }
 
 struct Writer {
@@ -231,7 +251,12 @@ impl Writer {
         futimens(file, &both_times(entry.mtime)).map_err(self.fail("set the time of", path))
     }
 
-    fn write_file(&self, entry: &PlannedEntry, sources: &Sources<'_>) -> Result<(), CopyError> {
+    /// Writes a file; gives its bytes if they are at hand.
+    fn write_file(
+        &self,
+        entry: &PlannedEntry,
+        sources: &Sources<'_>,
+    ) -> Result<Option<Vec<u8>>, CopyError> {
         let PlannedKind::File {
             content,
             bytes,
@@ -239,9 +264,10 @@ impl Writer {
             ..
         } = &entry.kind
         else {
-            return Ok(());
+            return Ok(None);
         };
         let mut file = self.create(entry)?;
+        let mut at_hand = None;
         match bytes {
             Bytes::Inline(data) => file
                 .write_all(data)
@@ -255,7 +281,7 @@ impl Writer {
                 let is_the_hashed =
                     |found: &Stat| stamp.is_none_or(|stamp| FileStat::from(found) == stamp);
                 let copied = self
-                    .copy_bytes(&source, &mut file, *size)
+                    .copy_bytes(&source, &mut file, *size, &mut at_hand)
                     .map_err(self.fail("write", &entry.path))?;
                 let is_sure = is_the_hashed(&found)
                     && copied == *size
@@ -264,9 +290,10 @@ impl Writer {
                     return Err(changed());
                 }
             }
-            Bytes::Archive { .. } => return Ok(()),
+            Bytes::Archive { .. } => return Ok(None),
         }
-        Ok(self.finish_file(entry, &file)?)
+        self.finish_file(entry, &file)?;
+        Ok(at_hand)
     }
 
     fn digest_of(
@@ -279,8 +306,14 @@ impl Writer {
             .map_err(self.fail("read", &entry.path))
     }
 
-    /// Copies a whole file; gives the number of bytes. `expected` is only a hint.
-    fn copy_bytes(&self, source: &File, target: &mut File, expected: u64) -> io::Result<u64> {
+    /// Copies a whole file; gives the number of bytes, and the bytes if they were few. `expected` is only a hint.
+    fn copy_bytes(
+        &self,
+        source: &File,
+        target: &mut File,
+        expected: u64,
+        at_hand: &mut Option<Vec<u8>>,
+    ) -> io::Result<u64> {
         if expected > 0 && !self.cannot_share.load(Ordering::Relaxed) {
             match ioctl_ficlone(target.as_fd(), source.as_fd()) {
                 Ok(()) => return Ok(target.metadata()?.len()),
@@ -288,7 +321,8 @@ impl Writer {
             }
         }
         if let Ok(small @ ..=BUFFER) = usize::try_from(expected) {
-            return copy_small(source, target, small);
+            let bytes = at_hand.insert(copy_small(source, target, small)?);
+            return Ok(bytes.len() as u64);
         }
         let mut copied = 0;
         while copied < expected {
@@ -418,11 +452,11 @@ impl Writer {
 
 /// Copies a file at once, and a byte more of one that grew: on ext4 an eighth faster than having the kernel copy it, for
 /// files of 10 kB with all that it takes to open and create them.
-fn copy_small(source: &File, target: &mut File, expected: usize) -> io::Result<u64> {
+fn copy_small(source: &File, target: &mut File, expected: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(expected + 1);
-    let copied = source.take(expected as u64 + 1).read_to_end(&mut bytes)?;
+    source.take(expected as u64 + 1).read_to_end(&mut bytes)?;
     target.write_all(&bytes)?;
-    Ok(copied as u64)
+    Ok(bytes)
 }
 
 fn copy_by_hand(mut source: impl Read, target: &mut File) -> io::Result<u64> {

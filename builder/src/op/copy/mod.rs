@@ -27,6 +27,7 @@ pub mod archive;
 mod chmod;
 pub mod context_source;
 pub mod error;
+mod files;
 mod hashed_list;
 mod member;
 mod owner;

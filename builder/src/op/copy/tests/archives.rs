@@ -3,11 +3,16 @@
 use std::fs;
 use std::io::Write;
 
+use cache::layer::pack::pack;
+use cache::layer::sink::{Plain, nowhere};
+use cache::layer::tree::OverlayXattrs;
+use cache::layer::verify::is_intact;
 use frontend::graph::{Chmod, FileAction, Owner, Unpack};
 
-use super::super::apply::apply;
+use super::super::apply::{apply, apply_packed};
 use super::super::plan::{CopyPlan, PlannedKind};
 use super::{World, changed, listing};
+use crate::op::error::StepError;
 
 /// Members written as `d path mode uid`, `f path text`, `l path target`, `h path target`.
 fn tar(members: &[&str]) -> Vec<u8> {
@@ -346,4 +351,46 @@ fn what_has_no_room_is_refused_before_it_is_written() {
         let planned = super::super::place::plan_on(&selection, &sources, &ground);
         assert_eq!(planned.is_ok(), fits, "{room_bytes}");
     }
+}
+
+#[test]
+fn what_is_packed_while_it_is_written_is_the_tar_of_the_tree() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test changes owners; run `sudo -E cargo test -p builder`"
+    );
+    let world = with_archive(&[], &tar(&["f m/b0 archived", "f m/z last", "h m/y m/b0"]));
+    for number in 0..300_usize {
+        let size = 40 * number * (number % 5);
+        world.file(&format!("m/a{number}"), &"0123456789".repeat(size / 10));
+    }
+    // Too big to be at hand.
+    world.file("m/big", &"big".repeat(1 << 20));
+    std::fs::hard_link(world.path("m/a7"), world.path("m/linked")).unwrap();
+    let actions = [add(&["t"], "/"), super::copy(&["m"], "/m")].concat();
+    for threads in [1, 2, 5] {
+        let tree = world.dir.path().join(format!("out{threads}"));
+        fs::create_dir(&tree).unwrap();
+        let packed = |plan: CopyPlan, sources: &super::Sources<'_>| {
+            let mut seen = Vec::new();
+            let mut sink = Plain(&mut seen);
+            let packed = apply_packed::<StepError>(&plan, sources, &tree, threads, &mut sink);
+            let (index, packed) = packed.unwrap();
+            assert_eq!(index, plan.index().unwrap());
+            let mut later = Vec::new();
+            let again = pack(&index, &tree, &mut Plain(&mut later)).unwrap();
+            assert_eq!((packed, seen.len()), (again, later.len()));
+            assert!(seen == later && is_intact(&index, &tree, OverlayXattrs::Trusted));
+        };
+        world.with_plan(&actions, packed).unwrap();
+    }
+    // One file that cannot be copied ends it, with its own error.
+    let tree = world.dir.path().join("out");
+    fs::create_dir(&tree).unwrap();
+    let failed = world.with_plan(&actions, |plan, sources| {
+        world.file("m/a150", "changed");
+        apply_packed::<StepError>(&plan, sources, &tree, 2, &mut nowhere())
+    });
+    let error = failed.unwrap().unwrap_err().to_string();
+    assert!(error.starts_with("`/m/a150` changed while"), "{error}");
 }
