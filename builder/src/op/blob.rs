@@ -4,7 +4,8 @@
 
 use std::io::{self, Read, Write};
 
-use cache::blob::{BlobStore, BlobWriter};
+use cache::blob::BlobStore;
+use cache::blob::writer::UnhashedWriter;
 use cache::digest::{Descriptor, DiffId, Digest};
 use cache::layer::compress::{self, CompressOptions, Compressor};
 use cache::layer::pack::pack;
@@ -189,7 +190,7 @@ impl Layers {
         fill: impl FnOnce(&mut Stoppable<'_>) -> Result<(), StepError>,
     ) -> Result<(Digest, u64), StepError> {
         let failed = |source| compressing(diff_id, source);
-        let writer = self.blobs.writer()?;
+        let writer = self.blobs.unhashed_writer()?;
         let mut compressor =
             Compressor::new(writer, packing.codec, packing.options).map_err(failed)?;
         let mut sink = Stoppable {
@@ -207,14 +208,15 @@ impl Layers {
     pub(super) fn finish_blob(
         &self,
         diff_id: &DiffId,
-        compressor: Compressor<Box<dyn BlobWriter>>,
+        compressor: Compressor<UnhashedWriter>,
     ) -> Result<(Digest, u64), StepError> {
         let finished = compressor.finish();
         let (compressed, writer) = finished.map_err(|source| compressing(diff_id, source))?;
         self.room.wrote(compressed.size)?;
         // Pinned first: one that is there already may be old, and about to be collected.
         self.lease.pin_blob(&compressed.digest)?;
-        Ok(writer.commit(Some(&compressed.digest))?)
+        let size = writer.commit(&compressed.digest)?;
+        Ok((compressed.digest, size))
     }
 
     /// Notes that a blob holds a layer of the store.

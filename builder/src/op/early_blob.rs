@@ -12,7 +12,7 @@
 
 use std::io::{self, Write};
 
-use cache::blob::{BlobStore, BlobWriter};
+use cache::blob::writer::UnhashedWriter;
 use cache::digest::{DiffId, Digest};
 use cache::layer::compress::Compressor;
 use cache::layer::sink::{Boundary, TarSink};
@@ -55,7 +55,7 @@ enum State<'a> {
     /// Whether it is worth it shows later.
     Waiting { packing: Packing, start: Start },
     On {
-        compressor: Box<Compressor<Box<dyn BlobWriter>>>,
+        compressor: Box<Compressor<UnhashedWriter>>,
         stop: CancelFlag,
         _turn: SemaphorePermit<'a>,
     },
@@ -137,7 +137,7 @@ impl<'a> EarlyBlob<'a> {
         let Ok(turn) = self.layers.early_blobs.try_acquire() else {
             return Ok(());
         };
-        let writer = self.layers.blobs.writer()?;
+        let writer = self.layers.blobs.unhashed_writer()?;
         let mut compressor = Compressor::new(writer, packing.codec, packing.options)?;
         start.replay(&mut compressor)?;
         self.state = State::On {

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
-use super::writer::FileWriter;
+use super::writer::{FileWriter, UnhashedWriter};
 use super::{BlobError, BlobStore, BlobWriter, ReadSeek};
 use crate::digest::Digest;
 use crate::root::StatePaths;
@@ -43,6 +43,11 @@ impl DirStore {
                 source,
             }),
         }
+    }
+
+    /// Starts a new blob whose digest the caller computes of what it writes: hashing it here would be the second time.
+    pub fn unhashed_writer(&self) -> Result<UnhashedWriter, BlobError> {
+        UnhashedWriter::create(&self.directory)
     }
 
     /// Whether the bytes of a blob are those of its digest; false if it is not there.
@@ -133,6 +138,23 @@ mod tests {
             .unwrap()
             .count();
         assert_eq!(all, left.len(), "temporary files are gone");
+    }
+
+    #[test]
+    fn a_blob_that_was_hashed_by_its_writer_is_one_like_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::new(&StatePaths::new(dir.path()));
+        let digest = Digest::of(b"text");
+        for _ in 0..2 {
+            let mut writer = store.unhashed_writer().unwrap();
+            io::Write::write_all(&mut writer, b"text").unwrap();
+            assert_eq!(writer.commit(&digest).unwrap(), 4);
+            assert!(store.is_intact(&digest).unwrap());
+        }
+        drop(store.unhashed_writer().unwrap());
+        let all = fs::read_dir(dir.path().join("blobs/sha256")).unwrap();
+        assert_eq!(all.count(), 1, "temporary files are gone");
+        assert_eq!(contract::put(&store, b"text"), digest);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 mod contract;
 pub mod dir;
 pub mod memory;
-mod writer;
+pub mod writer;
 
 use std::io::{Read, Seek, Write};
 

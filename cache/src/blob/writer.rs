@@ -1,4 +1,4 @@
-//! Writes a blob into a file: hashes on the way, verifies, then gives the file its name.
+//! Writes a blob into a file: hashes on the way, unless who writes does, verifies, then gives the file its name.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,22 +10,62 @@ use super::{BlobError, BlobWriter};
 use crate::digest::Digest;
 use crate::io::{IoError, Staged};
 
-/// A blob being written into a directory.
-pub(super) struct FileWriter {
+/// A blob being written into a directory, whose digest the writer of its bytes computes.
+#[derive(Debug)]
+pub struct UnhashedWriter {
     staged: Staged,
-    hash: Sha256,
     size: u64,
     directory: PathBuf,
+}
+
+impl UnhashedWriter {
+    /// Starts a blob; makes the directory if it is missing.
+    pub(super) fn create(directory: &Path) -> Result<Self, BlobError> {
+        Ok(Self {
+            staged: Staged::create(directory)?,
+            size: 0,
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Publishes the blob under the digest of all that was written; gives its size in bytes.
+    pub fn commit(self, digest: &Digest) -> Result<u64, BlobError> {
+        let target = self.directory.join(digest.hex());
+        // A file of that name and size is that blob; one of another size lost its bytes in a power cut.
+        let is_there = fs::symlink_metadata(&target).is_ok_and(|there| there.len() == self.size);
+        // A collection must not take it for an old one that nobody wants.
+        let is_fresh = is_there && touch(&target);
+        if !is_fresh {
+            self.staged.publish(&target)?;
+        }
+        Ok(self.size)
+    }
+}
+
+impl Write for UnhashedWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.staged.write(bytes)?;
+        self.size += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A blob being written into a directory, and hashed.
+pub(super) struct FileWriter {
+    file: UnhashedWriter,
+    hash: Sha256,
 }
 
 impl FileWriter {
     /// Starts a blob; makes the directory if it is missing.
     pub(super) fn create(directory: &Path) -> Result<Self, BlobError> {
         Ok(Self {
-            staged: Staged::create(directory)?,
+            file: UnhashedWriter::create(directory)?,
             hash: Sha256::new(),
-            size: 0,
-            directory: directory.to_owned(),
         })
     }
 }
@@ -47,9 +87,8 @@ impl From<IoError> for BlobError {
 
 impl Write for FileWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.staged.write(bytes)?;
+        self.file.write_all(bytes)?;
         self.hash.update(bytes);
-        self.size += bytes.len() as u64;
         Ok(bytes.len())
     }
 
@@ -67,15 +106,8 @@ impl BlobWriter for FileWriter {
             let expected = expected.clone();
             return Err(BlobError::Mismatch { expected, found });
         }
-        let target = self.directory.join(found.hex());
-        // A file of that name and size is that blob; one of another size lost its bytes in a power cut.
-        let is_there = fs::symlink_metadata(&target).is_ok_and(|there| there.len() == self.size);
-        // A collection must not take it for an old one that nobody wants.
-        let is_fresh = is_there && touch(&target);
-        if !is_fresh {
-            self.staged.publish(&target)?;
-        }
-        Ok((found, self.size))
+        let size = self.file.commit(&found)?;
+        Ok((found, size))
     }
 }
 
