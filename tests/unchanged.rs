@@ -1,6 +1,7 @@
 //! Builds of what has been built before: nothing runs, and the image is the one that was made last.
 
-use crate::support::Place;
+use crate::support::image::Image;
+use crate::support::{Place, finish, program};
 
 const STAGES: &str = "FROM busybox AS one
 RUN cat /proc/sys/kernel/random/uuid > /one
@@ -67,4 +68,25 @@ fn what_changed_is_seen_and_what_came_back_is_found() {
     place.run(["prune", "--all"]).success();
     let outcome = place.build(&[]).success();
     assert_eq!(outcome.ran().len(), 5, "{}", outcome.stderr);
+}
+
+#[test]
+fn a_step_whose_record_is_lost_was_made_before_those_on_it() {
+    let place = Place::with_dockerfile("FROM busybox\nRUN echo 1 > /1\nRUN echo 2 > /2\n");
+    let created = |image: &Image| -> Vec<String> {
+        let history = image.config["history"].as_array().unwrap();
+        let times = history.iter().rev().take(2);
+        times
+            .map(|entry| entry["created"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let first = created(&place.image(&[]));
+    let forget = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('delete from record where name like ?', ('%echo 1%',)); c.commit()";
+    let mut command = std::process::Command::new(program("python3", "python3"));
+    let database = place.path("root/db.sqlite");
+    finish(command.args(["-c", forget]).arg(database)).success();
+    for _ in 0..2 {
+        let image = place.image(&[]);
+        assert_eq!(created(&image), [first[0].clone(), first[0].clone()]);
+    }
 }

@@ -215,7 +215,10 @@ impl Build<'_> {
 /// All layers of the result and where they come from: those that the history's steps made are the topmost ones.
 pub(super) fn image_layers(steps: &Steps, lowered: &Lowered) -> Vec<ImageLayer> {
     let done = lowered.output.and_then(|goal| steps.result(goal));
-    let all: Vec<DiffId> = done.map(|done| done.layers.clone()).unwrap_or_default();
+    let all = done.as_ref().map(|done| done.layers.clone());
+    let all: Vec<DiffId> = all.unwrap_or_default();
+    // What is not known of a step whose record is gone is known of one that was made of it: not before that.
+    let mut created_ms = done.map_or(0, |done| done.created_ms);
     let added: Vec<_> = lowered
         .image
         .history
@@ -232,17 +235,22 @@ pub(super) fn image_layers(steps: &Steps, lowered: &Lowered) -> Vec<ImageLayer> 
         Some(_) => None,
         None => context.map(|(id, _)| id),
     };
-    let layers = all.into_iter().enumerate().map(|(number, diff_id)| {
+    let mut layers = Vec::with_capacity(all.len());
+    for (number, diff_id) in all.into_iter().enumerate().rev() {
         let step = match number.checked_sub(base_count) {
             Some(number) => added.get(number).copied(),
             None => below,
         };
-        let origin = step.map_or(LayerOrigin::Base, |vertex| LayerOrigin::Step {
-            vertex,
-            created: Duration::from_millis(steps.created_ms(vertex)),
-            name: lowered.graph.vertex(vertex).name.clone(),
+        let origin = step.map_or(LayerOrigin::Base, |vertex| {
+            created_ms = steps.created_ms(vertex).unwrap_or(created_ms);
+            LayerOrigin::Step {
+                vertex,
+                created: Duration::from_millis(created_ms),
+                name: lowered.graph.vertex(vertex).name.clone(),
+            }
         });
-        ImageLayer { diff_id, origin }
-    });
-    layers.collect()
+        layers.push(ImageLayer { diff_id, origin });
+    }
+    layers.reverse();
+    layers
 }

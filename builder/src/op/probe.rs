@@ -154,12 +154,12 @@ impl Steps {
         locked(&self.probed).get(&id).map(|probed| probed.state)
     }
 
-    /// When the result of a vertex was made that was not looked up, in milliseconds since the epoch; 0 if it is not known.
-    pub(super) fn probed_created_ms(&self, id: VertexId) -> u64 {
-        let key = locked(&self.probed).get(&id).map(|probed| probed.record);
+    /// When the result of a vertex was made that was not looked up, in milliseconds since the epoch, if its record tells.
+    pub(super) fn probed_created_ms(&self, id: VertexId) -> Option<u64> {
+        let key = locked(&self.probed).get(&id).map(|probed| probed.record)?;
         // What cannot be read is as good as not recorded.
-        let record = key.and_then(|key| self.keys.peek(&key).ok().flatten());
-        record.map_or(0, |record| record.created_ms)
+        let record = self.keys.peek(&key).ok().flatten()?;
+        Some(record.created_ms)
     }
 
     /// What was found out of a vertex here, if it still holds.

@@ -257,10 +257,11 @@ impl Steps {
         Ok(self.keys.flush(self.now_ms())?)
     }
 
-    /// When a vertex's result was made, in milliseconds since the epoch.
-    pub fn created_ms(&self, vertex: VertexId) -> u64 {
+    /// When a vertex's result was made, in milliseconds since the epoch, if that is known: the record of one that nobody
+    /// needed may be gone.
+    pub fn created_ms(&self, vertex: VertexId) -> Option<u64> {
         match self.result(vertex) {
-            Some(done) => done.created_ms,
+            Some(done) => Some(done.created_ms),
             None => self.probed_created_ms(vertex),
         }
     }
