@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::Place;
 use crate::support::image::Image;
 use crate::support::process::Running;
 use crate::support::world::{Luck, Random, World, ran};
+use crate::support::{Place, SetAtEnd};
 
 const ROUNDS: u64 = 5;
 
@@ -255,6 +255,7 @@ fn a_store_that_is_looked_after_serves_builds_meanwhile() {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let keeper = scope.spawn(|| look_after(&place, &stop, seed));
+            let ending = SetAtEnd(&stop);
             for wave in 0..WAVES {
                 let started: Vec<Build> = (0..6)
                     .map(|number| {
@@ -271,7 +272,7 @@ fn a_store_that_is_looked_after_serves_builds_meanwhile() {
                     .into_iter()
                     .for_each(|build| build.end(&world, seed));
             }
-            stop.store(true, Ordering::Relaxed);
+            drop(ending);
             keeper.join().unwrap();
         });
         assert_well(&place, seed);
