@@ -196,6 +196,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::disk::{Item, Kind};
     use crate::lease::Lease;
     use crate::snapshot::store::LayerStore;
     use crate::snapshot::testing::{commit, has_tree};
@@ -229,6 +230,33 @@ mod tests {
         room(&paths, 10 * MB).reserve(8 * MB).unwrap();
         let store = LayerStore::open(&paths).unwrap();
         assert!(!has_tree(&store, &layer));
+    }
+
+    #[test]
+    fn only_what_nobody_set_is_passed_and_not_for_tagged_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let item = |pin: &str| Item {
+            kind: Kind::Layer,
+            name: "layer".to_owned(),
+            bytes: 8 * MB,
+            used_ms: NOW,
+            cost_ms: 1,
+            pins: vec![pin.to_owned()],
+            records: Vec::new(),
+        };
+        let collected = |pin| Collected {
+            left_bytes: 8 * MB,
+            pinned: vec![item(pin)],
+            ..Collected::default()
+        };
+        let goes_on = |cap, pin| {
+            let room = Room::new(&paths, cap, NOW);
+            room.goes_on(&collected(pin), 4 * MB, 10 * MB)
+        };
+        assert!(goes_on(Cap::Usual, "a running build"));
+        assert!(!goes_on(Cap::Bytes(10 * MB), "a running build"));
+        assert!(!goes_on(Cap::Usual, "image app"));
     }
 
     #[test]
