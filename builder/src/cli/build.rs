@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::answer::{self, Answer};
-use super::args::BuildArgs;
+use super::build_args::BuildArgs;
 use super::deliver::{deliver, remove_stale};
 use super::engine::Engine;
 use super::explain::{self, ExplainForm};

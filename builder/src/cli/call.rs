@@ -2,7 +2,8 @@
 
 use std::str::FromStr as _;
 
-use super::args::{ProgressArgs, Switch};
+use super::args::Switch;
+use super::build_args::ProgressArgs;
 use super::request::{AnswerFormat, Call, Inquiry};
 use super::values::csv;
 use crate::outcome::{Failure, FailureKind};

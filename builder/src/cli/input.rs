@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use frontend::lower::git_context;
 use frontend::source::SourceFile;
 
-use super::args::InputArgs;
+use super::build_args::InputArgs;
 use super::request::{ContextSpec, DockerfileSpec, Input, NamedSource};
 use super::stream::{Sniffed, sniff};
 use crate::outcome::{Failure, FailureKind};

@@ -1,6 +1,6 @@
 //! `--resource`, and the flags of docker's old builder that mean the same.
 
-use super::args::{RunArgs, UnusedArgs};
+use super::build_args::{RunArgs, UnusedArgs};
 use super::values;
 use crate::outcome::{Failure, FailureKind};
 use crate::sandbox::spec::Resources;

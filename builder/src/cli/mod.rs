@@ -9,6 +9,7 @@
 pub mod answer;
 mod args;
 mod build;
+mod build_args;
 mod call;
 mod credentials;
 mod deliver;

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use frontend::graph::NetworkMode;
 use frontend::lower::{NoCache, Strictness};
 
-use super::args::{BuildArgs, OutputArgs, RunArgs, UnusedArgs, truth};
+use super::args::truth;
+use super::build_args::{BuildArgs, OutputArgs, RunArgs, UnusedArgs};
 use super::environment::Environment;
 use super::explain::ExplainForm;
 use super::request::{
