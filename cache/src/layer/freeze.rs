@@ -21,7 +21,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::vec::IntoIter;
@@ -83,7 +82,6 @@ pub fn freeze(
         tar: TarWriter::new(sink),
         nodes: Vec::new(),
         links: BTreeMap::new(),
-        buffer: vec![0; 256 * 1024],
     };
     freezer.run()?;
     let Packed { diff_id, size } = freezer.tar.finish()?;
@@ -103,7 +101,6 @@ struct Freezer<'a> {
     nodes: Vec<Node>,
     /// The first path of each inode that has several.
     links: BTreeMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
 }
 
 /// A directory being walked.
@@ -438,7 +435,7 @@ impl Freezer<'_> {
 
     /// Whether the lower file has the same metadata and bytes.
     fn is_unchanged(
-        &mut self,
+        &self,
         entry: &Entry,
         size: u64,
         file: &OwnedFd,
@@ -458,16 +455,10 @@ impl Freezer<'_> {
             return Ok(false);
         }
         let clone = file.try_clone().map_err(LayerError::io("read", shown))?;
-        let mut reader = File::from(clone);
         let mut hasher = blake3::Hasher::new();
-        loop {
-            match reader.read(&mut self.buffer) {
-                Ok(0) => break,
-                Ok(count) => hasher.update(&self.buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(LayerError::io("read", shown)(error)),
-            };
-        }
+        hasher
+            .update_reader(File::from(clone))
+            .map_err(LayerError::io("read", shown))?;
         fs::seek(file, fs::SeekFrom::Start(0)).map_err(LayerError::os("read", shown))?;
         Ok(*hasher.finalize().as_bytes() == content.0)
     }
