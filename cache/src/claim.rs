@@ -119,7 +119,7 @@ pub(crate) fn lock(
     };
     let (mut pause, longest) = PAUSES;
     loop {
-        match flock(file, attempt) {
+        match flock_now(file, attempt) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => return Err(errno).attempt("lock", path),
@@ -130,6 +130,31 @@ pub(crate) fn lock(
             Wait::UntilCanceled(_) => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(longest);
+    }
+}
+
+fn flock_now(file: &File, operation: FlockOperation) -> rustix::io::Result<()> {
+    #[cfg(test)]
+    let _none_starts = starting::STARTS.read();
+    flock(file, operation)
+}
+
+/// Starts processes of tests.
+///
+/// Between fork and exec a process has every descriptor of its parent, and with them the locks that other tests, in other
+/// threads, give back and take again at once.
+#[cfg(test)]
+pub(crate) mod starting {
+    use std::process::{Child, Command};
+    use std::sync::RwLock;
+
+    pub(super) static STARTS: RwLock<()> = RwLock::new(());
+
+    /// Starts a process while no lock is tried.
+    pub(crate) fn start(command: &mut Command) -> Child {
+        let _alone = STARTS.write();
+        // Returns when the process has come to exec.
+        command.spawn().unwrap()
     }
 }
 

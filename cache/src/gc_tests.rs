@@ -1,10 +1,11 @@
 //! Tests of collection: what is removed first, what is never removed, and what counts as use. Collection of a whole store by processes is in `tests/`.
 
 use std::fs;
-
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use super::*;
+use crate::claim::starting::start;
 use crate::digest::CacheKey;
 use crate::key::builder::Parts;
 use crate::key::record::Record;
@@ -93,11 +94,10 @@ fn a_survey_accounts_for_what_du_counts() {
     place.record("a", &[&layer], 5, 7);
     fs::create_dir_all(place.paths.chunks()).unwrap();
     fs::write(place.paths.chunks().join("ab"), vec![1; 300_000]).unwrap();
-    let counted = std::process::Command::new("du")
-        .args(["-s", "-B1"])
-        .arg(place.paths.root())
-        .output()
-        .unwrap();
+    let mut command = Command::new("du");
+    command.args(["-s", "-B1"]).arg(place.paths.root());
+    let counted = start(command.stdout(Stdio::piped()));
+    let counted = counted.wait_with_output().unwrap();
     let counted = String::from_utf8(counted.stdout).unwrap();
     let counted: u64 = counted.split_whitespace().next().unwrap().parse().unwrap();
     let ours = place.bytes();

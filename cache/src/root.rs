@@ -386,6 +386,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::claim::{LockMode, Wait, lock};
 
     fn open(path: &Path) -> Result<StateRoot, RootError> {
         StateRoot::open(path, &RootOptions::default())
@@ -461,10 +462,12 @@ mod tests {
     fn an_exclusive_lock_excludes() {
         let dir = tempfile::tempdir().unwrap();
         let root = open(dir.path()).unwrap();
-        let file = File::open(root.paths().lock()).unwrap();
-        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
-        flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
+        let path = root.paths().lock();
+        let file = File::open(&path).unwrap();
+        let is_free = |mode| lock(&file, &path, mode, Wait::Never).unwrap();
+        assert!(!is_free(LockMode::Exclusive));
+        assert!(is_free(LockMode::Shared));
         drop(root);
-        flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+        assert!(is_free(LockMode::Exclusive));
     }
 }

@@ -22,6 +22,7 @@ use super::sink::{Plain, nowhere};
 use super::stack::LayerStack;
 use super::tests_support::*;
 use super::tree::OverlayXattrs;
+use crate::claim::starting::start;
 
 pub(super) const OPTIONS: FreezeOptions = FreezeOptions {
     xattrs: OverlayXattrs::Trusted,
@@ -138,11 +139,9 @@ impl Drop for Overlay {
 }
 
 fn shell(dir: &Path, script: &str) {
-    let status = std::process::Command::new("sh")
-        .args(["-euc", script])
-        .current_dir(dir)
-        .status()
-        .unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-euc", script]).current_dir(dir);
+    let status = start(&mut command).wait().unwrap();
     assert!(status.success(), "{script}");
 }
 
