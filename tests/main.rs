@@ -36,6 +36,7 @@ mod killing;
 mod likeness;
 mod limits;
 mod logs;
+mod look_ahead;
 mod mounts;
 mod output;
 mod power;

@@ -264,6 +264,20 @@ impl ContextDir {
         })
     }
 
+    /// Hashes a regular file for a later [`Self::digest`] of the same version; not if that would have to read it again.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn digest_ahead(&self, path: &[u8], stat: &FileStat) -> Result<(), ContextError> {
+        let root = fstat(&self.root).map_err(self.fail("examine", b""))?;
+        let is_of_use = stat.device == root.st_dev && self.cache.keeps(stat, &self.root);
+        match is_of_use {
+            true => self.digest(path, stat).map(drop),
+            false => Ok(()),
+        }
+    }
+
     /// Opens a regular file.
     pub fn open_file(&self, path: &[u8]) -> Result<File, ContextError> {
         self.open_inside(path, OFlags::RDONLY | OFlags::NONBLOCK)

@@ -178,8 +178,11 @@ impl Build<'_> {
                 if let Err(error) = probed {
                     tracing::debug!(%error, "cannot look for the goal alone");
                 }
+                let ahead = self.steps.look_ahead();
                 let nodes = self.steps.nodes();
-                scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await
+                let solved = scheduler::solve(nodes, goal, Arc::clone(self.steps), interrupt).await;
+                ahead.end().await;
+                solved
             }
         };
         self.steps.sandbox().stop();

@@ -79,6 +79,9 @@ impl Layers {
         if let Some(layer) = self.store.layer(diff_id)? {
             return Ok(layer);
         }
+        if self.is_unpacked_at_once(diff_id) {
+            return self.with_tree(diff_id);
+        }
         let turn = self.turn(diff_id);
         let _turn = locked(&turn);
         if let Some(layer) = self.store.layer(diff_id)? {

@@ -61,6 +61,8 @@ impl Keyed {
 
 /// Computes the key of a file op.
 pub(super) fn key(steps: &Steps, id: VertexId, op: &FileOp) -> Result<Keyed, StepError> {
+    let turn = steps.ahead.turn(id);
+    let _turn = turn.take();
     key_of_inputs(steps, &steps.vertex(id).inputs, op)
 }
 

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ScopedJoinHandle;
 
 use cache::blob::dir::DirStore;
@@ -101,6 +101,8 @@ pub struct Layers {
     pub(super) made: Mutex<BTreeSet<DiffId>>,
     /// Those that a step of this build needed.
     mount_points: Mutex<Vec<(MountPoints, Arc<ActiveTree>)>>,
+    /// Layers that commands need the trees of, if they run.
+    for_commands: OnceLock<BTreeSet<DiffId>>,
     /// Turns to make a blob while a layer is made.
     pub(super) early_blobs: Semaphore,
 }
@@ -161,6 +163,7 @@ impl Layers {
             turns: Mutex::default(),
             made: Mutex::default(),
             mount_points: Mutex::default(),
+            for_commands: OnceLock::new(),
             early_blobs: Semaphore::new(early_blob::MOST_AT_ONCE),
         })
     }
@@ -222,6 +225,18 @@ impl Layers {
     /// The layers that this build wrote something of.
     pub(crate) fn made(&self) -> BTreeSet<DiffId> {
         locked(&self.made).clone()
+    }
+
+    /// Tells of which layers commands need the trees, if they run. The first call counts.
+    pub(super) fn expect_commands_on(&self, layers: BTreeSet<DiffId>) {
+        self.for_commands.get_or_init(|| layers);
+    }
+
+    /// Whether a layer that was never seen is unpacked when its index is wanted, and not only read: what stands on it
+    /// was not made here yet.
+    pub(super) fn is_unpacked_at_once(&self, layer: &DiffId) -> bool {
+        let for_commands = self.for_commands.get();
+        for_commands.is_some_and(|layers| layers.contains(layer))
     }
 
     /// The tree of a layer, made if need be.

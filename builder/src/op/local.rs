@@ -1,7 +1,7 @@
 //! Contexts as sources: the build context, and named contexts that are directories.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cache::checksum::stat_cache::StatCache;
@@ -60,18 +60,41 @@ impl Contexts {
         }
     }
 
-    /// The tree of a directory.
+    /// The tree of a context.
     pub(super) fn tree(&self, name: &str) -> Result<Arc<dyn SourceTree>, StepError> {
-        let source = self.sources.get(name).ok_or(StepError::Internal {
+        Ok(match self.source(name)? {
+            LocalSource::Tree(tree) => Arc::clone(tree),
+            LocalSource::Directory { path, ignore } => {
+                Arc::new(self.open(name, path, ignore.as_ref())?)
+            }
+        })
+    }
+
+    /// The tree of a context, if it is a directory of the client.
+    pub(super) fn directory(&self, name: &str) -> Result<Option<ContextSource>, StepError> {
+        match self.source(name)? {
+            LocalSource::Tree(_) => Ok(None),
+            LocalSource::Directory { path, ignore } => {
+                self.open(name, path, ignore.as_ref()).map(Some)
+            }
+        }
+    }
+
+    fn source(&self, name: &str) -> Result<&LocalSource, StepError> {
+        self.sources.get(name).ok_or(StepError::Internal {
             what: "a context that was not given",
-        })?;
-        let (path, ignore) = match source {
-            LocalSource::Tree(tree) => return Ok(Arc::clone(tree)),
-            LocalSource::Directory { path, ignore } => (path, ignore),
-        };
+        })
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        path: &Path,
+        ignore: Option<&(String, IgnoreRules)>,
+    ) -> Result<ContextSource, StepError> {
         let mut open = locked(&self.open);
         if let Some(dir) = open.get(name) {
-            return Ok(Arc::new(ContextSource::new(name, Arc::clone(dir))));
+            return Ok(ContextSource::new(name, Arc::clone(dir)));
         }
         let cache = StatCache::load(&self.paths, path)?;
         let excludes: Box<dyn Excludes> = match ignore {
@@ -81,7 +104,7 @@ impl Contexts {
         let dir = ContextDir::open(path, excludes, cache)?;
         let dir = Arc::new(dir);
         open.insert(name.to_owned(), Arc::clone(&dir));
-        Ok(Arc::new(ContextSource::new(name, dir)))
+        Ok(ContextSource::new(name, dir))
     }
 
     /// Keeps the digests of files for later builds.

@@ -18,6 +18,7 @@ pub mod steps;
 pub(crate) mod unpack;
 pub mod watch;
 
+mod ahead;
 mod exec;
 mod exec_key;
 mod file;

@@ -16,6 +16,7 @@ use frontend::platform::Platform;
 use tokio::sync::Semaphore;
 
 use super::agent::Agents;
+use super::ahead::Ahead;
 use super::cause::Cause;
 use super::copy::stack_source::{StackSource, TreeOf};
 use super::early_blob::{EarlyBlob, Packer};
@@ -117,6 +118,8 @@ pub struct Steps {
     pub(super) probed: Mutex<BTreeMap<VertexId, Probed>>,
     /// For each context how many steps have not yet listed what they need of it.
     pub(super) transfers: Mutex<BTreeMap<VertexId, Transfer>>,
+    /// Of each copy whose files may be hashed ahead, whether that, or computing its key, has begun.
+    pub(super) ahead: Ahead,
     watcher: OnceLock<Watcher>,
     packer: OnceLock<Arc<dyn Packer>>,
     /// Why vertices are not what they were.
@@ -185,6 +188,7 @@ impl Steps {
             keys_of_missed: Mutex::default(),
             probed: Mutex::default(),
             transfers: Mutex::default(),
+            ahead: Ahead::default(),
             watcher: OnceLock::new(),
             packer: OnceLock::new(),
             causes: Mutex::default(),

@@ -121,6 +121,15 @@ struct State {
     local: BTreeMap<u64, bool>,
 }
 
+impl State {
+    fn keeps(&mut self, stat: &FileStat, begun: FileTime, file: impl AsFd) -> bool {
+        let limit = (begun.0 - SETTLED_SECONDS, begun.1);
+        let is_settled = stat.mtime <= limit && stat.ctime <= limit;
+        let local = &mut self.local;
+        is_settled && *local.entry(stat.device).or_insert_with(|| is_local(file))
+    }
+}
+
 impl StatCache {
     /// A cache that is never saved.
     pub fn in_memory() -> Self {
@@ -175,19 +184,17 @@ impl StatCache {
         begun: FileTime,
         file: impl AsFd,
     ) {
-        let limit = (begun.0 - SETTLED_SECONDS, begun.1);
-        if stat.mtime > limit || stat.ctime > limit {
-            return;
-        }
         let mut state = locked(&self.state);
-        let is_local = *state
-            .local
-            .entry(stat.device)
-            .or_insert_with(|| is_local(file));
-        if is_local {
+        if state.keeps(stat, begun, file) {
             let entry = stat.encode(&digest);
             state.fresh.insert((stat.device, stat.inode), entry);
         }
+    }
+
+    /// Whether the digest of this version of a file would be kept if it were hashed now. `file` is any file of its file
+    /// system.
+    pub fn keeps(&self, stat: &FileStat, file: impl AsFd) -> bool {
+        locked(&self.state).keeps(stat, clock(), file)
     }
 
     /// Saves the cache if it learned something.

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::sync::Arc;
 
 use cache::checksum::stat_cache::FileStat;
+use cache::digest::ContentDigest;
 
 use super::error::SourceError;
 use super::source::{Hashed, LinkIdentity, Origin, SourceEntry, SourceKind, SourceTree};
+use crate::cancel::CancelFlag;
 use crate::context::walk::{ContextDir, ContextEntry, ContextKind};
 
 /// A directory of the client as a source.
@@ -23,6 +25,62 @@ impl ContextSource {
             name: name.into(),
             directory,
         }
+    }
+}
+
+/// A context of which the files are hashed ahead: what it says of them is of no use, what is remembered for
+/// [`ContextSource`] is. Once it is told to stop it has no files.
+#[derive(Debug)]
+pub(crate) struct ReadAhead {
+    context: ContextSource,
+    stop: CancelFlag,
+}
+
+impl ReadAhead {
+    /// Takes the context and the flag that stops it.
+    pub(crate) fn new(context: ContextSource, stop: CancelFlag) -> Self {
+        Self { context, stop }
+    }
+}
+
+impl SourceTree for ReadAhead {
+    fn name(&self) -> &str {
+        self.context.name()
+    }
+
+    fn origin(&self) -> Origin {
+        self.context.origin()
+    }
+
+    fn lookup(&self, path: &[u8]) -> Result<Option<SourceEntry>, SourceError> {
+        self.context.lookup(path)
+    }
+
+    fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, SourceEntry)>, SourceError> {
+        match self.stop.is_set() {
+            false => self.context.children(path),
+            true => Ok(Vec::new()),
+        }
+    }
+
+    fn digest(&self, path: &[u8], entry: &SourceEntry) -> Result<Hashed, SourceError> {
+        let stat = entry.stamp.unwrap_or_default();
+        if !self.stop.is_set() {
+            self.context.directory.digest_ahead(path, &stat)?;
+        }
+        Ok(Hashed {
+            size: stat.size,
+            content: ContentDigest([0; 32]),
+            stamp: None,
+        })
+    }
+
+    fn open(&self, path: &[u8]) -> Result<File, SourceError> {
+        self.context.open(path)
+    }
+
+    fn why_missing(&self, path: &[u8]) -> Option<String> {
+        self.context.why_missing(path)
     }
 }
 
