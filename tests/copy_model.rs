@@ -32,11 +32,15 @@ struct Flags {
     keeps_parents: bool,
 }
 
-fn made_directory(flags: Flags) -> Node {
-    let (uid, gid) = flags.chown.unwrap_or((0, 0));
+/// What `mkdir` makes in a directory: with the set-group-ID bit that one passes on, and its group.
+fn made_directory(above: Option<&Node>, flags: Flags) -> Node {
+    let above = above.filter(|above| above.mode & 0o2000 != 0);
+    let usual = (0, above.map_or(0, |above| above.gid));
+    let (uid, gid) = flags.chown.unwrap_or(usual);
+    let mode = flags.chmod.map_or(0o755, |mode| mode & 0o777);
     Node {
         kind: Kind::Directory,
-        mode: flags.chmod.map_or(0o755, |mode| mode & 0o777),
+        mode: mode | above.map_or(0, |_| 0o2000),
         uid,
         gid,
         mtime: 0,
@@ -90,7 +94,8 @@ fn make_directories(tree: &mut Tree, path: &[u8], flags: Flags) -> Result<(), &'
         if tree.get(dir).is_some() {
             return Err("directory");
         }
-        tree.put(dir, made_directory(flags));
+        let made = made_directory(tree.get(parent(dir)), flags);
+        tree.put(dir, made);
     }
     Ok(())
 }

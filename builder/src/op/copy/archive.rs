@@ -210,8 +210,7 @@ pub(super) fn plan_members(
         path: shown(&unpacking.pick.path),
         source,
     };
-    let owner = unpacking.owner.unwrap_or(Ids { uid: 0, gid: 0 });
-    target.make_directories(&unpacking.at, 0o755, owner)?;
+    target.make_directories(&unpacking.at, 0o755, unpacking.owner)?;
     let mut members = open(unpacking.tree.open(&unpacking.pick.path)?).map_err(fail)?;
     let mut number = 0;
     while let Some(member) = members.next_member().map_err(|e| fail(e.into()))? {
@@ -284,7 +283,8 @@ impl MemberPlan<'_, '_, '_> {
         if let Some((parent, _)) = split(&relative) {
             let owner = self.unpacking.owner.unwrap_or(Ids { uid: 0, gid: 0 });
             let parent = join(&self.unpacking.at, parent);
-            self.target.make_directories(&parent, 0o755, owner)?;
+            // Those that an archive leaves out are root's, whatever they are in.
+            self.target.make_directories(&parent, 0o755, Some(owner))?;
         }
         Ok(Some(relative))
     }

@@ -86,16 +86,15 @@ struct Placement<'p> {
 
 impl Placing<'_> {
     fn mkdir(&mut self, path: &str, mode: u32, owner: Option<&Owner>) -> Result<(), CopyError> {
-        let ids = self.owner(owner)?.unwrap_or(Ids { uid: 0, gid: 0 });
+        let owner = self.owner(owner)?;
         let path = self.target.resolve(path.as_bytes())?;
-        self.target.make_directories(&path, mode & 0o777, ids)
+        self.target.make_directories(&path, mode & 0o777, owner)
     }
 
     fn mkfile(&mut self, path: &str, mode: u32, data: &[u8]) -> Result<(), CopyError> {
         let path = self.target.resolve(path.as_bytes())?;
         if let Some((parent, _)) = split(&path) {
-            let root = Ids { uid: 0, gid: 0 };
-            self.target.make_directories(parent, 0o755, root)?;
+            self.target.make_directories(parent, 0o755, None)?;
         }
         self.refuse_directory(&path)?;
         let mtime = CREATED_MTIME;
@@ -150,7 +149,6 @@ impl Placing<'_> {
         };
         let is_directory = root.entry.kind == SourceKind::Directory;
         let created_mode = ModeChange::of_created_directory(copy.mode.as_ref());
-        let created_owner = owner.unwrap_or(Ids { uid: 0, gid: 0 });
         // The folder that the destination's text names, even if the copy then goes elsewhere.
         let text = copy.destination.as_bytes();
         let folder = match text.iter().rposition(|byte| *byte == b'/') {
@@ -159,8 +157,7 @@ impl Placing<'_> {
             None => b"",
         };
         let folder = self.target.resolve(folder)?;
-        self.target
-            .make_directories(&folder, created_mode, created_owner)?;
+        self.target.make_directories(&folder, created_mode, owner)?;
 
         let mut at = self.target.resolve(&clean(text))?;
         let found = self.target.lookup(&at)?;
@@ -176,8 +173,7 @@ impl Placing<'_> {
         } else {
             split(&at).map_or_else(Vec::new, |(parent, _)| parent.to_vec())
         };
-        self.target
-            .make_directories(&parent, created_mode, created_owner)?;
+        self.target.make_directories(&parent, created_mode, owner)?;
         self.place(&Placement {
             copy,
             pick,

@@ -39,6 +39,9 @@ impl LayerPath {
 /// the same for every epoch.
 pub(super) const CREATED_MTIME: i64 = 0;
 
+/// `S_ISGID`
+const SET_GROUP_ID: u32 = 0o2000;
+
 /// The destination as it will be.
 pub(super) struct Target<'a> {
     base: Option<&'a dyn Destination>,
@@ -120,31 +123,47 @@ impl<'a> Target<'a> {
     }
 
     /// Makes what is missing of a directory and its parents. The path has no links in it.
+    ///
+    /// As `mkdir` does it: in a directory with the set-group-ID bit a new one gets the bit too, and unless an owner is
+    /// given, the group.
     pub(super) fn make_directories(
         &mut self,
         wanted: &[u8],
         mode: u32,
-        owner: Ids,
+        owner: Option<Ids>,
     ) -> Result<(), CopyError> {
         let ends = (0..wanted.len()).filter(|at| wanted[*at] == b'/');
+        let mut above = self.lookup(b"")?;
         for end in ends.chain([wanted.len()]) {
             let prefix = &wanted[..end];
-            match self.lookup(prefix)?.map(|entry| entry.kind) {
+            let mut found = self.lookup(prefix)?;
+            match found.as_ref().map(|entry| &entry.kind) {
                 Some(Step::Directory) => {}
                 Some(Step::Link(_) | Step::Other) => {
                     let path = shown(prefix);
                     return Err(CopyError::ParentNotDirectory { path });
                 }
-                None => self.put(PlannedEntry {
-                    path: prefix.to_vec(),
-                    kind: PlannedKind::Directory,
-                    mode,
-                    uid: owner.uid,
-                    gid: owner.gid,
-                    mtime: CREATED_MTIME,
-                    capability: None,
-                }),
+                None => {
+                    let inherited = above.filter(|above| above.mode & SET_GROUP_ID != 0);
+                    let usual = Ids {
+                        uid: 0,
+                        gid: inherited.as_ref().map_or(0, |above| above.gid),
+                    };
+                    let ids = owner.unwrap_or(usual);
+                    let made = PlannedEntry {
+                        path: prefix.to_vec(),
+                        kind: PlannedKind::Directory,
+                        mode: mode | inherited.map_or(0, |_| SET_GROUP_ID),
+                        uid: ids.uid,
+                        gid: ids.gid,
+                        mtime: CREATED_MTIME,
+                        capability: None,
+                    };
+                    found = Some(made.as_destination());
+                    self.put(made);
+                }
             }
+            above = found;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use super::{World, changed, listing};
 use crate::op::error::StepError;
 
 /// Members written as `d path mode uid`, `f path text`, `l path target`, `h path target`.
-fn tar(members: &[&str]) -> Vec<u8> {
+pub(super) fn tar(members: &[&str]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for line in members {
         let words: Vec<&str> = line.split(' ').collect();

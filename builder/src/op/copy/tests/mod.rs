@@ -1,6 +1,7 @@
 //! What the tests of copying share: a real context, and a base that is an index.
 
 mod archives;
+mod created;
 mod keys;
 mod limits;
 mod outcome;
