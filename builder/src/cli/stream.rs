@@ -4,6 +4,9 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
+use cache::layer::compress::Codec;
+use cache::layer::compress::decompress::sniff as sniff_codec;
+
 use crate::lock::locked;
 
 /// As much as is looked at: a tar header and a bit.
@@ -51,15 +54,12 @@ pub(super) fn sniff(mut stdin: Box<dyn Read + Send>) -> io::Result<Sniffed> {
     })
 }
 
-/// Whether bytes begin like gzip, bzip2, xz, zstd or a tar.
+/// Whether bytes begin like gzip, zstd, bzip2, xz or a tar.
 fn is_archive(head: &[u8]) -> bool {
-    const MAGICS: [&[u8]; 4] = [
-        &[0x1f, 0x8b, 8],
-        b"BZh",
-        &[0xfd, b'7', b'z', b'X', b'Z', 0],
-        &[0x28, 0xb5, 0x2f, 0xfd],
-    ];
-    MAGICS.iter().any(|magic| head.starts_with(magic)) || is_tar_header(head)
+    let magics: [&[u8]; 2] = [b"BZh", &[0xfd, b'7', b'z', b'X', b'Z', 0]];
+    sniff_codec(head) != Codec::None
+        || magics.iter().any(|magic| head.starts_with(magic))
+        || is_tar_header(head)
 }
 
 /// Every tar header has the sum of its bytes, its own eight counted as blanks (POSIX.1-2001 `pax`).
@@ -101,6 +101,7 @@ mod tests {
             (b"BZh9", true),
             (b"\xfd7zXZ\0", true),
             (b"\x28\xb5\x2f\xfd", true),
+            (b"\x50\x2a\x4d\x18", true),
             (b"FROM scratch\n", false),
             (b"", false),
             (&[0; 1024], false),

@@ -10,6 +10,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use cache::checksum::file::hash_reader;
+use cache::layer::compress::Codec;
+use cache::layer::compress::decompress::sniff;
 use cache::layer::error::{LayerError, TarProblem};
 use cache::layer::reader::{Member, MemberKind, TarReader};
 use frontend::graph::InputIndex;
@@ -118,15 +120,17 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
         .and_then(|_| file.seek(SeekFrom::Start(0)))
         .map_err(ArchiveError::Read)?;
     let input = BufReader::with_capacity(256 * 1024, file);
-    let plain: Box<dyn Read> = match magic.as_slice() {
-        [0x1f, 0x8b, 8, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+    let plain: Box<dyn Read> = match (sniff(&magic), magic.as_slice()) {
+        (Codec::Gzip(_), _) => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        (Codec::Zstd(_), _) => {
             let decoder = zstd::Decoder::with_buffer(input).map_err(ArchiveError::Read)?;
             Box::new(decoder)
         }
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(xz(input)?),
-        _ => Box::new(input),
+        (Codec::None, [b'B', b'Z', b'h', ..]) => {
+            Box::new(bzip2::bufread::MultiBzDecoder::new(input))
+        }
+        (Codec::None, [0xfd, b'7', b'z', b'X', b'Z', 0]) => Box::new(xz(input)?),
+        (Codec::None, _) => Box::new(input),
     };
     Ok(TarReader::new(plain).with_sparse_files())
 }

@@ -219,6 +219,8 @@ fn what_is_no_archive_is_copied() {
     let two = [gz(&archive[..700]), gz(&archive[700..])].concat();
     let garbage = [&archive[..], b"garbage"].concat();
     let zstd = zstd::encode_all(&archive[..], 3).unwrap();
+    // A skippable frame of four bytes first, as `pzstd` writes it.
+    let pzstd = [b"\x50\x2a\x4d\x18\x04\0\0\0size", &zstd[..]].concat();
     let bz2 = |bytes: &[u8]| {
         let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -231,6 +233,7 @@ fn what_is_no_archive_is_copied() {
         &two,
         &garbage,
         &zstd,
+        &pzstd,
         &bz2(&archive),
         &xz,
     ] {
