@@ -140,18 +140,18 @@ fn remote(path: &str, add: &ast::Add, checksum: Option<&String>) -> Result<Remot
     }))
 }
 
-/// The last component of a URL's path.
+/// The last component of a URL's path, escaped slashes being slashes.
 pub(super) fn file_name(url: &str) -> String {
     let address = url.split(['?', '#']).next().unwrap_or(url);
     let path = address
         .split_once("://")
         .and_then(|(_, rest)| rest.split_once('/'))
         .map_or("", |(_, path)| path);
-    let name = path.trim_end_matches('/').rsplit('/').next();
-    match name.map(percent_decode).unwrap_or_default().as_str() {
-        "" | "." | ".." => "__unnamed__".to_owned(),
-        name if name.contains(['/', '\0']) => "__unnamed__".to_owned(),
-        name => name.to_owned(),
+    let path = percent_decode(path);
+    match path.trim_end_matches('/').rsplit('/').next() {
+        None | Some("" | "." | "..") => "__unnamed__".to_owned(),
+        Some(name) if name.contains('\0') => "__unnamed__".to_owned(),
+        Some(name) => name.to_owned(),
     }
 }
 
@@ -187,7 +187,11 @@ mod tests {
             ("https://h/", "__unnamed__"),
             ("https://h", "__unnamed__"),
             ("https://h/a%20b", "a b"),
-            ("https://h/a%2Fb", "__unnamed__"),
+            ("https://h/a%2Fb", "b"),
+            ("https://h/a/..%2f..%2Fetc%2F", "etc"),
+            ("https://h/a%2F..", "__unnamed__"),
+            ("https://h/%2F", "__unnamed__"),
+            ("https://h/a%00b", "__unnamed__"),
         ] {
             assert_eq!(file_name(url), want, "{url}");
         }
