@@ -1,7 +1,8 @@
 //! `--chown`: names to numbers, by the passwd and group files of the destination.
 //!
-//! As BuildKit: a bare number is user and group; an unknown user is 0, an unknown group the user's own; names without a
-//! file system to look in are an error.
+//! As BuildKit: a bare number is user and group; `root` is the number 0, whatever the files say, and so is what is left out
+//! before or after the colon; an unknown user is 0, an unknown group the user's own; names without a file system to look in
+//! are an error.
 
 use frontend::graph::Owner;
 
@@ -23,7 +24,15 @@ impl Ids {
     }
 }
 
+/// What is no name to look up.
 fn parse(text: &str) -> Option<u32> {
+    match text {
+        "" | "root" => Some(0),
+        _ => number(text),
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
     text.parse::<u32>().ok().and_then(|id| Ids::id(id.into()))
 }
 
@@ -32,18 +41,17 @@ pub(super) fn resolve_owner(
     owner: &Owner,
     base: Option<&dyn Destination>,
 ) -> Result<Ids, CopyError> {
-    let user = match (owner.user.as_str(), parse(&owner.user)) {
-        ("", _) => Ids { uid: 0, gid: 0 },
-        (_, Some(uid)) => Ids { uid, gid: uid },
-        (name, None) => {
+    let user = match parse(&owner.user) {
+        Some(uid) => Ids { uid, gid: uid },
+        None => {
             let base = base.ok_or_else(|| CopyError::NoUsers {
-                name: name.to_owned(),
+                name: owner.user.clone(),
             })?;
             // name:password:uid:gid:…
-            let fields = find(base, b"etc/passwd", name)?;
+            let fields = find(base, b"etc/passwd", &owner.user)?;
             Ids {
-                uid: number(&fields, 2),
-                gid: number(&fields, 3),
+                uid: field(&fields, 2),
+                gid: field(&fields, 3),
             }
         }
     };
@@ -58,7 +66,7 @@ pub(super) fn resolve_owner(
                 // name:password:gid:members
                 match find(base, b"etc/group", group)? {
                     None => user.gid,
-                    found => number(&found, 2),
+                    found => field(&found, 2),
                 }
             }
         },
@@ -66,21 +74,19 @@ pub(super) fn resolve_owner(
     Ok(Ids { uid: user.uid, gid })
 }
 
-/// Whether a user is a number or in the passwd file.
+/// Whether a user is a number, `root`, or in the passwd file.
 pub(super) fn is_user(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
-    let is_number = name.is_empty() || parse(name).is_some();
-    Ok(is_number || find(base, b"etc/passwd", name)?.is_some())
+    Ok(parse(name).is_some() || find(base, b"etc/passwd", name)?.is_some())
 }
 
-/// Whether a group is a number or in the group file.
+/// Whether a group is a number, `root`, or in the group file.
 pub(super) fn is_group(base: &dyn Destination, name: &str) -> Result<bool, CopyError> {
-    let is_number = name.is_empty() || parse(name).is_some();
-    Ok(is_number || find(base, b"etc/group", name)?.is_some())
+    Ok(parse(name).is_some() || find(base, b"etc/group", name)?.is_some())
 }
 
-fn number(fields: &Option<Vec<String>>, at: usize) -> u32 {
+fn field(fields: &Option<Vec<String>>, at: usize) -> u32 {
     let field = fields.as_ref().and_then(|fields| fields.get(at));
-    field.and_then(|text| parse(text)).unwrap_or(0)
+    field.and_then(|text| number(text)).unwrap_or(0)
 }
 
 /// The fields of the first line that starts with a name.

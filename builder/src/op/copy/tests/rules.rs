@@ -292,8 +292,8 @@ fn modes() {
 
 #[test]
 fn owners() {
-    let passwd = "root:x:0:0::/:/bin/sh\napp:x:1500:1600::/app:/bin/sh\n";
-    let group = "root:x:0:\napps:x:1700:app\n";
+    let passwd = "root:x:8:9::/:/bin/sh\napp:x:1500:1600::/app:/bin/sh\n";
+    let group = "root:x:9:\napps:x:1700:app\n";
     let world = World::new(&[
         "d /etc",
         "l /etc/passwd users",
@@ -323,6 +323,10 @@ fn owners() {
         ("7", Some("ghosts"), "7:7"),
         ("app", Some("ghosts"), "1500:1600"),
         ("ghost", Some("5"), "0:5"),
+        ("root", None, "0:0"),
+        ("app", Some("root"), "1500:0"),
+        ("app", Some(""), "1500:0"),
+        ("5000", Some(""), "5000:0"),
     ];
     for (user, group, expected) in cases {
         let list = world.list(&owned(user, group));
@@ -337,7 +341,17 @@ fn owners() {
     }
     let error = World::scratch().error(&owned("www", None));
     assert!(error.contains("invalid user index: -1"), "{error}");
-    assert!(World::scratch().plan(&owned("7", None)).is_ok());
+    for (user, group) in [
+        ("7", None),
+        ("root", Some("root")),
+        ("", Some("")),
+        ("5", Some("")),
+    ] {
+        assert!(
+            World::scratch().plan(&owned(user, group)).is_ok(),
+            "{user} {group:?}"
+        );
+    }
     // The existing top keeps its owner, which is no part of the layer.
     let own = changed(&["d"], "/own", |a| {
         a.owner = Some(Owner {
