@@ -89,6 +89,8 @@ mod tests {
             ("", "no port specified: <empty>"),
             ("/udp", "no port specified: /udp<empty>"),
             ("80/foo", "invalid proto: foo"),
+            // All after the first slash is the protocol: what older BuildKits cut off silently is refused, as by newer ones.
+            ("80/tcp/udp", "invalid proto: tcp/udp"),
             ("x", "invalid containerPort: x"),
             ("+80", "invalid containerPort: +80"),
             ("70000", "invalid containerPort: 70000"),
