@@ -68,7 +68,9 @@ pub enum CopyError {
         name: String,
     },
     /// A group name where there are no groups.
-    #[error("invalid group index: -1: `{name}` cannot be looked up, there is no file system below")]
+    #[error(
+        "invalid user index: -1: group `{name}` cannot be looked up, there is no file system below"
+    )]
     NoGroups {
         /// The name.
         name: String,

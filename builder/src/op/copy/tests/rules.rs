@@ -339,8 +339,10 @@ fn owners() {
             "{user} {group:?}"
         );
     }
-    let error = World::scratch().error(&owned("www", None));
-    assert!(error.contains("invalid user index: -1"), "{error}");
+    for (user, group) in [("www", None), ("7", Some("www"))] {
+        let error = World::scratch().error(&owned(user, group));
+        assert!(error.contains("invalid user index: -1"), "{error}");
+    }
     for (user, group) in [
         ("7", None),
         ("root", Some("root")),
