@@ -1,8 +1,6 @@
 //! Writes a planned layer into a fresh tree.
 //!
-//! Bytes are shared with the source where the file system can (reflink); else small files are copied by hand, large ones
-//! inside the kernel where it can.
-//! The bytes of small ones are shown to whoever packs the layer, who need not read them from the tree.
+//! The bytes of small files are shown to whoever packs the layer, who need not read them from the tree.
 //! Everything is made relative to the tree's descriptor. The tree is private to this call until it returns; what an error
 //! leaves in it is the caller's to remove.
 //!
@@ -16,10 +14,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cache::checksum::file::hash_reader;
 use cache::checksum::stat_cache::FileStat;
@@ -32,19 +29,16 @@ use cache::layer::sink::TarSink;
 use cache::layer::tree::both_times;
 use frontend::graph::InputIndex;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, copy_file_range,
-    fchmod, fchown, fsetxattr, fstat, futimens, ioctl_ficlone, linkat, makedev, mkdirat, mknodat,
-    openat, symlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 
 use super::archive::{self, ArchiveError};
+use super::content::Copier;
 use super::error::{CREATE_DEVICE, CopyError, WriteError, shown};
 use super::files;
 use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
 use super::select::{Sources, tree_of};
-
-/// Size of the buffer for copying by hand.
-const BUFFER: usize = 256 * 1024;
 
 /// Writes the layer into an empty directory that exists, with at most `threads` threads, and gives its index.
 pub fn apply(
@@ -108,8 +102,7 @@ fn is_regular(stat: &Stat) -> bool {
 struct Writer {
     root: OwnedFd,
     path: PathBuf,
-    /// Set when the file system turns out not to share blocks: asking again for every file costs a call each.
-    cannot_share: AtomicBool,
+    copier: Copier,
 }
 
 impl Writer {
@@ -125,7 +118,7 @@ impl Writer {
         Ok(Self {
             root,
             path: tree.to_owned(),
-            cannot_share: AtomicBool::new(false),
+            copier: Copier::default(),
         })
     }
 
@@ -281,7 +274,8 @@ impl Writer {
                 let is_the_hashed =
                     |found: &Stat| stamp.is_none_or(|stamp| FileStat::from(found) == stamp);
                 let copied = self
-                    .copy_bytes(&source, &mut file, *size, &mut at_hand)
+                    .copier
+                    .copy(&source, &mut file, *size, &mut at_hand)
                     .map_err(self.fail("write", &entry.path))?;
                 let is_sure = is_the_hashed(&found)
                     && copied == *size
@@ -304,38 +298,6 @@ impl Writer {
         file.seek(SeekFrom::Start(0))
             .and_then(|_| hash_reader(&*file, file.metadata()?.len()))
             .map_err(self.fail("read", &entry.path))
-    }
-
-    /// Copies a whole file; gives the number of bytes, and the bytes if they were few. `expected` is only a hint.
-    fn copy_bytes(
-        &self,
-        source: &File,
-        target: &mut File,
-        expected: u64,
-        at_hand: &mut Option<Vec<u8>>,
-    ) -> io::Result<u64> {
-        if expected > 0 && !self.cannot_share.load(Ordering::Relaxed) {
-            match ioctl_ficlone(target.as_fd(), source.as_fd()) {
-                Ok(()) => return Ok(target.metadata()?.len()),
-                Err(_) => self.cannot_share.store(true, Ordering::Relaxed),
-            }
-        }
-        if let Ok(small @ ..=BUFFER) = usize::try_from(expected) {
-            let bytes = at_hand.insert(copy_small(source, target, small)?);
-            return Ok(bytes.len() as u64);
-        }
-        let mut copied = 0;
-        while copied < expected {
-            let length = usize::try_from(expected - copied).unwrap_or(usize::MAX);
-            match copy_file_range(source, None, &*target, None, length) {
-                Ok(0) | Err(_) => break,
-                Ok(length) => copied += length as u64,
-            }
-        }
-        // What is left: all of it where the kernel does not copy between these file systems, else growth, of which one byte
-        // tells enough.
-        let left = (expected - copied).saturating_add(1);
-        Ok(copied + copy_by_hand(source.take(left), target)?)
     }
 
     /// Writes the files that come from archives, reading each archive once.
@@ -447,35 +409,5 @@ impl Writer {
             }
         };
         self.set_metadata(&entry.path, mode, (entry.uid, entry.gid), entry.mtime)
-    }
-}
-
-/// Copies a file at once, and a byte more of one that grew: on ext4 an eighth faster than having the kernel copy it, for
-/// files of 10 kB with all that it takes to open and create them.
-fn copy_small(source: &File, target: &mut File, expected: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(expected + 1);
-    source.take(expected as u64 + 1).read_to_end(&mut bytes)?;
-    target.write_all(&bytes)?;
-    Ok(bytes)
-}
-
-fn copy_by_hand(mut source: impl Read, target: &mut File) -> io::Result<u64> {
-    let mut buffer = Vec::new();
-    let mut copied = 0;
-    loop {
-        if buffer.is_empty() {
-            // Most files have been copied whole by now: one byte is enough to see the end.
-            buffer = vec![0; 1];
-        }
-        match source.read(&mut buffer) {
-            Ok(0) => return Ok(copied),
-            Ok(length) => {
-                target.write_all(&buffer[..length])?;
-                copied += length as u64;
-                buffer.resize(BUFFER, 0);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

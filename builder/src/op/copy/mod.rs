@@ -25,6 +25,7 @@
 pub mod apply;
 pub mod archive;
 mod chmod;
+mod content;
 pub mod context_source;
 pub mod error;
 mod files;
