@@ -54,6 +54,17 @@ pub(super) struct Target<'a> {
     room_bytes: u64,
     /// About as many bytes as all that was planned takes in memory.
     held_bytes: usize,
+    /// What the names of a link group have in common, as the last of them to be planned has it.
+    shared: BTreeMap<u32, Shared>,
+}
+
+/// What a file has once, however many names it has.
+struct Shared {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+    capability: Option<Vec<u8>>,
 }
 
 impl<'a> Target<'a> {
@@ -65,6 +76,7 @@ impl<'a> Target<'a> {
             base_input: ground.base_input,
             room_bytes: ground.room_bytes,
             held_bytes: 0,
+            shared: BTreeMap::new(),
         }
     }
 
@@ -168,8 +180,24 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Plans an entry, in place of one planned for its path.
+    /// Plans an entry, in place of one planned for its path. A further name of a file changes the file: its owner, mode and
+    /// time, and its capability if it brings one.
     pub(super) fn put(&mut self, entry: PlannedEntry) {
+        if let PlannedKind::File {
+            group: Some(group), ..
+        } = entry.kind
+        {
+            let before = self.shared.remove(&group);
+            let kept = before.and_then(|before| before.capability);
+            let shared = Shared {
+                mode: entry.mode,
+                uid: entry.uid,
+                gid: entry.gid,
+                mtime: entry.mtime,
+                capability: entry.capability.clone().or(kept),
+            };
+            self.shared.insert(group, shared);
+        }
         // The path is held twice, as the key and in the entry.
         self.held_bytes += size_of::<PlannedEntry>() + 2 * entry.path.len();
         if let PlannedKind::Symlink(target) = &entry.kind {
@@ -228,14 +256,22 @@ impl<'a> Target<'a> {
         let mut firsts: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
         let mut entries: Vec<PlannedEntry> = self.planned.into_values().collect();
         for entry in &mut entries {
-            let PlannedKind::File { group, link_to, .. } = &mut entry.kind else {
+            let PlannedKind::File {
+                group: Some(group),
+                link_to,
+                ..
+            } = &mut entry.kind
+            else {
                 continue;
             };
-            if let Some(group) = group {
-                match firsts.get(group) {
-                    Some(first) => *link_to = Some(first.clone()),
-                    None => drop(firsts.insert(*group, entry.path.clone())),
-                }
+            match firsts.get(group) {
+                Some(first) => *link_to = Some(first.clone()),
+                None => drop(firsts.insert(*group, entry.path.clone())),
+            }
+            if let Some(shared) = self.shared.get(group) {
+                (entry.mode, entry.uid, entry.gid) = (shared.mode, shared.uid, shared.gid);
+                entry.mtime = shared.mtime;
+                entry.capability.clone_from(&shared.capability);
             }
         }
         Ok(CopyPlan {

@@ -175,6 +175,54 @@ fn members() {
 }
 
 #[test]
+fn a_further_name_changes_the_file() {
+    use tar::EntryType::{Link, Regular};
+    let capability = {
+        let mut value = [0; 20];
+        (value[3], value[4]) = (2, 1);
+        value
+    };
+    // The file's name, then the names that link to it: the first name in the layer's order is any of them.
+    for names in [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]] {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (number, name) in names.into_iter().enumerate() {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(if number == 0 { Regular } else { Link });
+            header.as_old_mut().name[0] = name.as_bytes()[0];
+            header.as_old_mut().linkname[0] = names[0].as_bytes()[0];
+            header.set_mode([0o644, 0o711, 0o4755][number]);
+            header.set_uid(number as u64);
+            header.set_gid(number as u64);
+            header.set_mtime(1000 + number as u64);
+            header.set_size(0);
+            header.set_cksum();
+            if number == 0 {
+                let key = "SCHILY.xattr.security.capability";
+                let records = [(key, capability.as_slice())];
+                builder.append_pax_extensions(records).unwrap();
+            }
+            builder.append(&header, std::io::empty()).unwrap();
+        }
+        let world = with_archive(&["d /dst"], &builder.into_inner().unwrap());
+        let plan = world.plan(&add(&["t"], "/dst")).unwrap();
+        assert_eq!(
+            listing(&plan),
+            [
+                "f 4755 2:2 dst/a",
+                "h 4755 2:2 dst/b dst/a",
+                "h 4755 2:2 dst/c dst/a",
+            ],
+            "{names:?}"
+        );
+        for entry in &plan.entries {
+            assert_eq!(entry.mtime, 1002, "{names:?}");
+            let kept = entry.capability.as_deref();
+            assert_eq!(kept, Some(&capability[..]), "{names:?}");
+        }
+    }
+}
+
+#[test]
 fn replaced_folders_do_not_shine_through() {
     let world = with_archive(
         &["d /dst", "d /dst/x", "f /dst/x/old o"],
