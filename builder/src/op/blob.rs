@@ -173,9 +173,8 @@ impl Layers {
     /// Compresses a pulled layer's own tar in another way. Its tree would give another tar.
     fn recompress(&self, diff_id: &DiffId, packing: Packing) -> Result<(Digest, u64), StepError> {
         let blob = self.fetch(diff_id)?;
-        let reader = self.open_blob(&blob.digest)?;
         self.compress(diff_id, packing, |sink| {
-            self.read_tar(diff_id, reader, |tar| {
+            self.read_tar(diff_id, &blob, |tar| {
                 io::copy(tar, sink).map_err(|source| compressing(diff_id, source))
             })?;
             Ok(())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cache::digest::{Descriptor, DiffId, Digest};
-use cache::layer::compress::decompress::decompress;
+use cache::layer::compress::decompress::{decompress, decompress_ahead};
 use cache::layer::scan::scan;
 use cache::snapshot::layer::Layer;
 use cache::tag::Source;
@@ -88,8 +88,7 @@ impl Layers {
             return Ok(layer);
         }
         let (index, size) = self.with_blob(diff_id, |blob| {
-            let reader = self.open_blob(&blob.digest)?;
-            self.read_tar(diff_id, reader, |tar| Ok(scan(tar)?))
+            self.read_tar(diff_id, blob, |tar| Ok(scan(tar)?))
         })?;
         locked(&self.made).insert(diff_id.clone());
         Ok(self.store.register(diff_id, index, size)?)
@@ -132,7 +131,7 @@ impl Layers {
     pub(super) fn read_tar<T>(
         &self,
         diff_id: &DiffId,
-        blob: Box<dyn Read + Send>,
+        blob: &Descriptor,
         work: impl FnOnce(&mut dyn Read) -> Result<T, StepError>,
     ) -> Result<(T, u64), StepError> {
         let failed = |source| StepError::Io {
@@ -140,9 +139,8 @@ impl Layers {
             path: diff_id.to_string().into(),
             source,
         };
-        let plain = decompress(blob).map_err(failed)?;
         let mut hashing = Hashing {
-            inner: plain,
+            inner: self.open_plain(blob)?,
             hasher: sha2::Sha256::default(),
             size: 0,
         };
@@ -156,6 +154,22 @@ impl Layers {
             });
         }
         Ok((made, size))
+    }
+
+    /// The uncompressed bytes of a blob.
+    pub(super) fn open_plain(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StepError> {
+        /// Smaller ones, in bytes, are not worth a thread.
+        const WORTH_A_THREAD: u64 = 1 << 20;
+        let reader = self.open_blob(&blob.digest)?;
+        let plain: io::Result<Box<dyn Read + Send>> = match blob.size < WORTH_A_THREAD {
+            true => decompress(reader),
+            false => decompress_ahead(reader).map(|plain| Box::new(plain) as _),
+        };
+        plain.map_err(|source| StepError::Io {
+            attempt: "read the blob",
+            path: blob.digest.to_string().into(),
+            source,
+        })
     }
 
     pub(super) fn turn(&self, diff_id: &DiffId) -> Arc<Mutex<()>> {
@@ -285,20 +299,20 @@ impl Layers {
 }
 
 /// Hashes what is read through it.
-struct Hashing<'a> {
-    inner: Box<dyn Read + Send + 'a>,
+struct Hashing {
+    inner: Box<dyn Read + Send>,
     hasher: sha2::Sha256,
     size: u64,
 }
 
-impl Hashing<'_> {
+impl Hashing {
     fn finish(self) -> (Digest, u64) {
         use sha2::Digest as _;
         (Digest::from_hash(self.hasher.finalize().into()), self.size)
     }
 }
 
-impl Read for Hashing<'_> {
+impl Read for Hashing {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         use sha2::Digest as _;
         let length = self.inner.read(buffer)?;

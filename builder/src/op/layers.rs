@@ -15,7 +15,6 @@ use std::thread::ScopedJoinHandle;
 use cache::blob::dir::DirStore;
 use cache::digest::DiffId;
 use cache::durable::BootId;
-use cache::layer::compress::decompress::decompress;
 use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
 use cache::layer::pack::{Packed, pack};
@@ -264,9 +263,8 @@ impl Layers {
             let size = known.as_ref().map_or(blob.size, |layer| layer.size());
             self.room.reserve(size)?;
             let open = || {
-                let blob = self.open_blob(&blob.digest).map_err(io::Error::other)?;
                 Ok(Roomy {
-                    inner: decompress(blob)?,
+                    inner: self.open_plain(blob).map_err(io::Error::other)?,
                     left: self.free_bytes(),
                 })
             };

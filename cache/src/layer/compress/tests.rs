@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use super::cache::{ChunkCache, ChunkKey, DirChunkCache};
-use super::decompress::{decompress, sniff};
+use super::decompress::{decompress, decompress_ahead, sniff};
 use super::*;
 
 /// A tar-like stream: entries with their boundaries.
@@ -73,7 +73,43 @@ fn the_same_bytes_for_any_number_of_threads() {
             .read_to_end(&mut back)
             .unwrap();
         assert!(back == plain, "{codec:?}");
+        let mut ahead = Vec::new();
+        decompress_ahead(io::Cursor::new(blob))
+            .unwrap()
+            .read_to_end(&mut ahead)
+            .unwrap();
+        assert!(ahead == plain, "{codec:?}");
     }
+}
+
+#[test]
+fn a_reader_that_is_ahead_tells_what_is_wrong_and_ends_with_who_reads() {
+    let (_, blob) = compress(&entries(), Codec::GZIP, 1, None);
+    let cut = blob[..blob.len() / 2].to_vec();
+    let mut plain = Vec::new();
+    let error = decompress_ahead(io::Cursor::new(cut))
+        .unwrap()
+        .read_to_end(&mut plain)
+        .unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+
+    /// Says when it is dropped.
+    struct Told<R>(R, std::sync::mpsc::Sender<()>);
+    impl<R: Read> Read for Told<R> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.read(buffer)
+        }
+    }
+    impl<R> Drop for Told<R> {
+        fn drop(&mut self) {
+            self.1.send(()).unwrap();
+        }
+    }
+    let (sender, dropped) = std::sync::mpsc::channel();
+    let mut reader = decompress_ahead(Told(io::Cursor::new(blob), sender)).unwrap();
+    reader.read_exact(&mut [0; 10]).unwrap();
+    drop(reader);
+    dropped.try_recv().expect("nobody reads the blob any more");
 }
 
 #[test]
