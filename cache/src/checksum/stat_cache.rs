@@ -30,9 +30,12 @@ use rustix::fs::{Stat, fstatfs};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::digest::{ContentDigest, hex};
-use crate::io::{IoError, read_if_present, write_whole};
+use crate::io::{Attempt, IoError, Staged, read_if_present};
 use crate::lock::locked;
 use crate::root::StatePaths;
+use fresh::Fresh;
+
+mod fresh;
 
 const MAGIC: &[u8; 8] = b"statcch1";
 const ENTRY: usize = 88;
@@ -45,6 +48,9 @@ const SETTLED_SECONDS: i64 = 2;
 /// Entries kept that the last build did not ask for, so that deleted files don't pile up: this many and as many again as
 /// it did ask for.
 const UNUSED_KEPT: usize = 10_000;
+
+/// Bytes of the file written at once.
+const WRITTEN_AT_ONCE: usize = 256 * 1024;
 
 /// A time of a file: seconds and nanoseconds.
 pub type FileTime = (i64, u32);
@@ -113,8 +119,8 @@ pub struct StatCache {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Entries made since loading, by device and inode.
-    fresh: BTreeMap<(u64, u64), [u8; ENTRY]>,
+    /// Entries made since loading.
+    fresh: Fresh,
     /// Indexes of loaded entries that were asked for.
     used: Vec<bool>,
     /// Whether a device is on this machine.
@@ -164,7 +170,7 @@ impl StatCache {
         let digest = |entry: &[u8]| entry[56..].try_into().ok().map(ContentDigest);
         let found = self.position(stat.device, stat.inode);
         let mut state = locked(&self.state);
-        if let Some(entry) = state.fresh.get(&(stat.device, stat.inode)) {
+        if let Some(entry) = state.fresh.get(stat.device, stat.inode) {
             return matches(entry).then(|| digest(entry)).flatten();
         }
         let at = found?;
@@ -187,7 +193,7 @@ impl StatCache {
         let mut state = locked(&self.state);
         if state.keeps(stat, begun, file) {
             let entry = stat.encode(&digest);
-            state.fresh.insert((stat.device, stat.inode), entry);
+            state.fresh.put(stat.device, stat.inode, entry);
         }
     }
 
@@ -203,33 +209,29 @@ impl StatCache {
             return Ok(());
         };
         let state = locked(&self.state);
-        if state.fresh.is_empty() {
+        if state.fresh.len() == 0 {
             return Ok(());
         }
         let used = state.used.iter().filter(|used| **used).count() + state.fresh.len();
         let mut spare = used + UNUSED_KEPT;
-        let mut entries: BTreeMap<(u64, u64), &[u8]> = BTreeMap::new();
-        for (at, is_used) in state.used.iter().enumerate() {
+        let kept = state.used.iter().enumerate().filter_map(|(at, is_used)| {
             if !is_used {
-                if spare == 0 {
-                    continue;
-                }
-                spare -= 1;
+                spare = spare.checked_sub(1)?;
             }
-            let entry = self.entry(at);
-            entries.insert(identity(entry), entry);
+            Some(self.entry(at))
+        });
+        let mut out = Output::create(path)?;
+        let mut kept = kept.peekable();
+        for entry in state.fresh.sorted() {
+            while let Some(older) = kept.next_if(|older| identity(older) < identity(entry)) {
+                out.add(older)?;
+            }
+            // What is known anew of a file stands in place of what was.
+            kept.next_if(|older| identity(older) == identity(entry));
+            out.add(entry)?;
         }
-        for (identity, entry) in &state.fresh {
-            entries.insert(*identity, entry);
-        }
-        let mut bytes = Vec::with_capacity(MAGIC.len() + entries.len() * ENTRY + CHECK);
-        bytes.extend_from_slice(MAGIC);
-        for entry in entries.values() {
-            bytes.extend_from_slice(entry);
-        }
-        let check = blake3::hash(&bytes);
-        bytes.extend_from_slice(check.as_bytes());
-        write_whole(path, &bytes)
+        kept.try_for_each(|older| out.add(older))?;
+        out.finish()
     }
 
     fn entry(&self, at: usize) -> &[u8] {
@@ -257,6 +259,48 @@ fn identity(entry: &[u8]) -> (u64, u64) {
         u64::from_le_bytes(bytes)
     };
     (number(0), number(8))
+}
+
+/// The file being written, a part at a time: as a whole it takes as much memory as all entries do.
+struct Output<'a> {
+    target: &'a Path,
+    staged: Staged,
+    hasher: blake3::Hasher,
+    waiting: Vec<u8>,
+}
+
+impl<'a> Output<'a> {
+    fn create(target: &'a Path) -> Result<Self, IoError> {
+        Ok(Self {
+            target,
+            staged: Staged::create(target.parent().unwrap_or(Path::new("/")))?,
+            hasher: blake3::Hasher::new(),
+            waiting: MAGIC.to_vec(),
+        })
+    }
+
+    fn add(&mut self, entry: &[u8]) -> Result<(), IoError> {
+        self.waiting.extend_from_slice(entry);
+        match self.waiting.len() {
+            ..WRITTEN_AT_ONCE => Ok(()),
+            _ => self.write(),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), IoError> {
+        self.hasher.update(&self.waiting);
+        let written = self.staged.write(&self.waiting);
+        self.waiting.clear();
+        written.attempt("write", self.target)
+    }
+
+    fn finish(mut self) -> Result<(), IoError> {
+        self.write()?;
+        let check = self.hasher.finalize();
+        let written = self.staged.write(check.as_bytes());
+        written.attempt("write", self.target)?;
+        self.staged.publish(self.target)
+    }
 }
 
 /// The entries of a file's bytes, if it is whole.
@@ -395,10 +439,16 @@ mod tests {
             assert_eq!(cache.get(&stat(inode * 3)), Some(digest));
             assert_eq!(cache.get(&stat(inode * 3 + 1)), None);
         }
-        put(&cache, &stat(3), 99, (2_000, 0));
+        // One of those loaded, one between two of them, one behind all.
+        for inode in [1_600, 3, 4] {
+            put(&cache, &stat(inode), 99, (2_000, 0));
+        }
         cache.save().unwrap();
         let cache = StatCache::load(&paths, context).unwrap();
-        assert_eq!(cache.get(&stat(3)), Some(ContentDigest([99; 32])));
+        assert_eq!(cache.loaded.len() / ENTRY, 502);
+        for inode in [1_600, 3, 4] {
+            assert_eq!(cache.get(&stat(inode)), Some(ContentDigest([99; 32])));
+        }
         assert_eq!(cache.get(&stat(6)), Some(ContentDigest([2; 32])));
         assert_eq!(
             StatCache::load(&paths, Path::new("/other"))
