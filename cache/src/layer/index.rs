@@ -60,80 +60,35 @@ impl LayerIndex {
             entry,
             role: Role::Implied,
         });
-        let mut nodes: Vec<Node> = entries.chain(implied).collect();
-        nodes.sort_by(|l, r| path::compare(&l.entry.path, &r.entry.path));
+        Self::of_nodes(entries.chain(implied).collect())
+    }
+
+    /// As [`Self::new`], of nodes. Those in order already are taken as they lie: there may be very many.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError::Inconsistent`] if the nodes contradict each other.
+    pub fn of_nodes(mut nodes: Vec<Node>) -> Result<Self, LayerError> {
+        sort(&mut nodes);
         Self::from_sorted(nodes)
     }
 
     /// From nodes that are known to keep the invariants, but for those that this checks.
-    pub(super) fn from_sorted(nodes: Vec<Node>) -> Result<Self, LayerError> {
-        let mut index = Self {
-            // One more for the root, which is usually missing.
-            nodes: Vec::with_capacity(nodes.len() + 1),
-            has_opaque: false,
-        };
-        for node in nodes {
-            index.push(node)?;
+    pub(super) fn from_sorted(mut nodes: Vec<Node>) -> Result<Self, LayerError> {
+        let missing = missing_parents(&nodes)?;
+        if !missing.is_empty() {
+            nodes.extend(missing);
+            // Two runs, which sorting merges.
+            sort(&mut nodes);
         }
-        index.push_root();
+        let is_opaque =
+            |node: &Node| matches!(node.entry.kind, EntryKind::Directory { is_opaque: true });
+        let mut index = Self {
+            has_opaque: nodes.iter().any(is_opaque),
+            nodes,
+        };
         index.settle_links()?;
         Ok(index)
-    }
-
-    fn push_root(&mut self) {
-        if self.nodes.is_empty() {
-            let entry = Entry::default_directory(Vec::new());
-            self.nodes.push(Node {
-                entry,
-                role: Role::Implied,
-            });
-        }
-    }
-
-    /// Appends the next node in order, with the parents it lacks.
-    fn push(&mut self, node: Node) -> Result<(), LayerError> {
-        let inconsistent = |problem| LayerError::Inconsistent {
-            entry: node.entry.path.clone(),
-            problem,
-        };
-        if node.role == Role::Implied && !node.entry.is_directory() {
-            return Err(inconsistent("is implied but not a directory"));
-        }
-        if let Some(last) = self.nodes.last()
-            && path::compare(&last.entry.path, &node.entry.path).is_ge()
-        {
-            return Err(inconsistent("appears twice or out of order"));
-        }
-        let mut missing: Vec<&[u8]> = Vec::new();
-        for parent in path::ancestors(&node.entry.path) {
-            match self.find_last(parent) {
-                None => missing.push(parent),
-                Some(above) if above.entry.is_directory() => break,
-                Some(_) => {
-                    return Err(inconsistent("lies below something that is not a directory"));
-                }
-            }
-        }
-        for parent in missing.into_iter().rev() {
-            let entry = Entry::default_directory(parent.to_vec());
-            self.nodes.push(Node {
-                entry,
-                role: Role::Implied,
-            });
-        }
-        self.has_opaque |= matches!(node.entry.kind, EntryKind::Directory { is_opaque: true });
-        self.nodes.push(node);
-        Ok(())
-    }
-
-    /// Finds an ancestor of the node about to be appended.
-    fn find_last(&self, wanted: &[u8]) -> Option<&Node> {
-        // The common case is a sibling's parent, close to the end.
-        let last = self.nodes.last()?;
-        if last.entry.path == wanted {
-            return Some(last);
-        }
-        self.node(wanted)
     }
 
     /// Checks links and gives them the metadata of their targets.
@@ -265,8 +220,7 @@ impl LayerIndex {
 
     /// Where a path is, or where it would be.
     pub(super) fn search(&self, wanted: &[u8]) -> Result<usize, usize> {
-        self.nodes
-            .binary_search_by(|node| path::compare(&node.entry.path, wanted))
+        position_in(&self.nodes, wanted)
     }
 
     /// Writes the index to a file, by a temporary name beside it.
@@ -278,6 +232,66 @@ impl LayerIndex {
     pub fn load(file: &Path) -> Result<Self, LayerError> {
         index_file::load(file)
     }
+}
+
+fn sort(nodes: &mut [Node]) {
+    nodes.sort_by(|left, right| path::compare(&left.entry.path, &right.entry.path));
+}
+
+fn implied_directory(path: &[u8]) -> Node {
+    Node {
+        entry: Entry::default_directory(path.to_vec()),
+        role: Role::Implied,
+    }
+}
+
+fn position_in(nodes: &[Node], wanted: &[u8]) -> Result<usize, usize> {
+    nodes.binary_search_by(|node| path::compare(&node.entry.path, wanted))
+}
+
+/// Checks the first two invariants; gives the parents that are missing, in order.
+fn missing_parents(nodes: &[Node]) -> Result<Vec<Node>, LayerError> {
+    let mut missing: Vec<Node> = Vec::new();
+    let mut previous: Option<&[u8]> = None;
+    for (position, node) in nodes.iter().enumerate() {
+        let at = node.entry.path.as_slice();
+        let inconsistent = |problem| LayerError::Inconsistent {
+            entry: at.to_vec(),
+            problem,
+        };
+        if node.role == Role::Implied && !node.entry.is_directory() {
+            return Err(inconsistent("is implied but not a directory"));
+        }
+        if previous.is_some_and(|previous| path::compare(previous, at).is_ge()) {
+            return Err(inconsistent("appears twice or out of order"));
+        }
+        // The parent of a sibling was looked for already.
+        let parent_of = |at| path::split(at).map(|(parent, _)| parent);
+        let has_sibling = previous.is_some() && previous.and_then(parent_of) == parent_of(at);
+        previous = Some(at);
+        if has_sibling {
+            continue;
+        }
+        let known = missing.len();
+        for parent in path::ancestors(at) {
+            if let Ok(above) = position_in(&nodes[..position], parent) {
+                if nodes[above].entry.is_directory() {
+                    break;
+                }
+                return Err(inconsistent("lies below something that is not a directory"));
+            }
+            if position_in(&missing[..known], parent).is_ok() {
+                break;
+            }
+            missing.push(implied_directory(parent));
+        }
+        // Outermost first.
+        missing[known..].reverse();
+    }
+    if nodes.is_empty() {
+        missing.push(implied_directory(b""));
+    }
+    Ok(missing)
 }
 
 #[cfg(test)]

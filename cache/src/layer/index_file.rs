@@ -24,10 +24,12 @@ const MAGIC: &[u8] = b"layer index 1\n";
 const IMPLIED: u8 = 0x10;
 const CAPABLE: u8 = 0x20;
 
+/// Bytes of a file written at once.
+const WRITTEN_AT_ONCE: usize = 256 * 1024;
+
 pub(super) fn save(index: &LayerIndex, file: &Path) -> Result<(), LayerError> {
-    let bytes = encode(index);
     let (temporary, mut out) = create(file).map_err(LayerError::io("create", file))?;
-    out.write_all(&bytes)
+    write(index, &mut out)
         .and_then(|()| fs::rename(&temporary, file))
         .map_err(LayerError::io("write", file))
         .inspect_err(|_| drop(fs::remove_file(&temporary)))
@@ -67,44 +69,54 @@ pub(super) fn load(file: &Path) -> Result<LayerIndex, LayerError> {
     LayerIndex::from_sorted(nodes)
 }
 
-fn encode(index: &LayerIndex) -> Vec<u8> {
-    let nodes = index.nodes();
-    let mut out = Vec::with_capacity(64 + nodes.len() * 64);
-    out.extend_from_slice(MAGIC);
-    put(&mut out, nodes.len() as u64);
+/// Writes an index in parts: the whole of a large one is never in memory.
+fn write(index: &LayerIndex, file: &mut fs::File) -> io::Result<()> {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = MAGIC.to_vec();
+    put(&mut part, index.nodes().len() as u64);
     let mut previous: &[u8] = b"";
-    for node in nodes {
-        let entry = &node.entry;
-        let capable = entry.capability.as_ref().map_or(0, |_| CAPABLE);
-        let implied = if node.role == Role::Implied {
-            IMPLIED
-        } else {
-            0
-        };
-        out.push(kind_byte(&entry.kind) | implied | capable);
-        let shared = previous
-            .iter()
-            .zip(&entry.path)
-            .take_while(|(l, r)| l == r)
-            .count();
-        put(&mut out, shared as u64);
-        put_bytes(&mut out, &entry.path[shared..]);
-        previous = &entry.path;
-        for number in [entry.mode, entry.uid, entry.gid] {
-            put(&mut out, number.into());
+    for node in index.nodes() {
+        encode(node, previous, &mut part);
+        previous = &node.entry.path;
+        if part.len() >= WRITTEN_AT_ONCE {
+            hasher.update(&part);
+            file.write_all(&part)?;
+            part.clear();
         }
-        put(
-            &mut out,
-            ((entry.mtime << 1) ^ (entry.mtime >> 63)).cast_unsigned(),
-        );
-        if let Some(capability) = &entry.capability {
-            put_bytes(&mut out, capability);
-        }
-        put_kind(&mut out, &entry.kind);
     }
-    let digest = blake3::hash(&out);
-    out.extend_from_slice(digest.as_bytes());
-    out
+    hasher.update(&part);
+    part.extend_from_slice(hasher.finalize().as_bytes());
+    file.write_all(&part)
+}
+
+/// Appends a node that comes behind the one of the previous path.
+fn encode(node: &Node, previous: &[u8], out: &mut Vec<u8>) {
+    let entry = &node.entry;
+    let capable = entry.capability.as_ref().map_or(0, |_| CAPABLE);
+    let implied = if node.role == Role::Implied {
+        IMPLIED
+    } else {
+        0
+    };
+    out.push(kind_byte(&entry.kind) | implied | capable);
+    let shared = previous
+        .iter()
+        .zip(&entry.path)
+        .take_while(|(l, r)| l == r)
+        .count();
+    put(out, shared as u64);
+    put_bytes(out, &entry.path[shared..]);
+    for number in [entry.mode, entry.uid, entry.gid] {
+        put(out, number.into());
+    }
+    put(
+        out,
+        ((entry.mtime << 1) ^ (entry.mtime >> 63)).cast_unsigned(),
+    );
+    if let Some(capability) = &entry.capability {
+        put_bytes(out, capability);
+    }
+    put_kind(out, &entry.kind);
 }
 
 fn kind_byte(kind: &EntryKind) -> u8 {

@@ -300,11 +300,12 @@ impl LayerStore {
         if is_first {
             index.save(&file)?;
         }
-        let stored = stored.unwrap_or_else(|| index.clone());
+        let is_other = stored.as_ref().is_some_and(|stored| *stored != index);
+        let stored = stored.unwrap_or(index);
         let mut placed = None;
         let mut is_new = false;
         if let Some((active, format)) = tree {
-            if stored != index {
+            if is_other {
                 set_directories(active.upper(), stored.implied())?;
             }
             let mut place = self.place(active, diff_id, format)?;
