@@ -63,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
     drop(cache::remove::remove_tree(&tree));
     fs::create_dir(&tree).unwrap();
     // The file system may refuse what a plan allows, such as a name that is too long for it.
-    if let Ok(index) = apply(&plan, &sources, &tree, 1) {
+    if let Ok(index) = apply(plan, &sources, &tree, 1) {
         assert!(is_intact(&index, &tree, OverlayXattrs::Trusted));
     }
     assert_eq!(

@@ -5,7 +5,7 @@
 //! destination's file system listed too.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use cache::digest::{CacheKey, DiffId, Digest};
 use cache::key::builder::{KeyBuilder, Part, Parts};
@@ -23,6 +23,7 @@ use super::error::StepError;
 use super::file_key::{add_actions, content_key, definition_key, input_of};
 use super::mount_input::whole;
 use super::steps::{Done, Steps};
+use crate::lock::locked;
 
 /// The trees that the inputs of an op are, held.
 pub(super) type Trees = BTreeMap<InputIndex, Arc<dyn SourceTree>>;
@@ -30,7 +31,8 @@ pub(super) type Trees = BTreeMap<InputIndex, Arc<dyn SourceTree>>;
 /// A layer of files whose key is known, and the plan for it if one had to be made.
 pub(super) struct Planned {
     layer_key: CacheKey,
-    plan: Option<(CopyPlan, Trees)>,
+    /// Until it is run.
+    plan: Mutex<Option<(CopyPlan, Trees)>>,
 }
 
 /// What computing a key came to.
@@ -77,7 +79,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
     {
         let plan = Planned {
             layer_key,
-            plan: None,
+            plan: Mutex::default(),
         };
         return Ok(known(op, base.as_ref(), plan, &[]));
     }
@@ -93,7 +95,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         }
         let plan = Planned {
             layer_key,
-            plan: None,
+            plan: Mutex::default(),
         };
         return Ok(known(op, base.as_ref(), plan, &selection.files()));
     }
@@ -105,7 +107,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
     }
     let plan = Planned {
         layer_key,
-        plan: Some((plan, trees)),
+        plan: Mutex::new(Some((plan, trees))),
     };
     Ok(known(op, base.as_ref(), plan, &selection.files()))
 }
@@ -370,9 +372,8 @@ fn run_on(
     op: &FileOp,
     planned: Option<&Planned>,
 ) -> Result<DiffId, StepError> {
-    let made;
-    let (plan, trees) = match planned.and_then(|planned| planned.plan.as_ref()) {
-        Some((plan, trees)) => (plan, trees),
+    let (plan, trees) = match planned.and_then(|planned| locked(&planned.plan).take()) {
+        Some(known) => known,
         None => {
             let not_done = |_| StepError::Internal {
                 what: "a copy from an unknown source",
@@ -380,8 +381,7 @@ fn run_on(
             let mut trees = trees_of(steps, inputs, op)?.map_err(not_done)?;
             let selection = select_all(steps, inputs, op, &trees)?;
             let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
-            made = (plan, trees);
-            (&made.0, &made.1)
+            (plan, trees)
         }
     };
     let layer_key = plan.key();
@@ -390,7 +390,7 @@ fn run_on(
     let diff_id = steps.with_early_blob(id, |sink| {
         let threads = steps.settings.threads;
         let (index, packed) =
-            apply_packed::<StepError>(plan, &borrowed(trees), tree.upper(), threads, sink)?;
+            apply_packed::<StepError>(plan, &borrowed(&trees), tree.upper(), threads, sink)?;
         steps.layers.publish(tree, index, packed)
     })?;
     let value = format!("{diff_id} {}", steps.now_ms());

@@ -131,6 +131,6 @@ pub(super) fn copy_out(
         steps.settings.threads,
     )?;
     let plan = place(&selection, &sources, None)?;
-    apply(&plan, &sources, directory, steps.settings.threads)?;
+    apply(plan, &sources, directory, steps.settings.threads)?;
     Ok(())
 }

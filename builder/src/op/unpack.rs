@@ -70,6 +70,6 @@ pub(crate) fn unpack(
     refuse_deletions(&plan)?;
     let made = layers.new_tree()?;
     let (index, packed) =
-        apply_packed::<StepError>(&plan, &sources, made.upper(), threads, &mut nowhere())?;
+        apply_packed::<StepError>(plan, &sources, made.upper(), threads, &mut nowhere())?;
     layers.publish(made, index, packed)
 }

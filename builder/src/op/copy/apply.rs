@@ -19,15 +19,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use cache::checksum::file::hash_reader;
-use cache::checksum::stat_cache::FileStat;
 use cache::digest::ContentDigest;
-use cache::layer::entry::EntryKind;
+use cache::layer::entry::{Entry, EntryKind};
 use cache::layer::error::LayerError;
 use cache::layer::index::LayerIndex;
 use cache::layer::pack::{AtHand, Packed, pack_at_hand};
 use cache::layer::sink::TarSink;
 use cache::layer::tree::both_times;
-use frontend::graph::InputIndex;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
     fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, symlinkat, utimensat,
@@ -37,42 +35,40 @@ use super::archive::{self, ArchiveError};
 use super::content::Copier;
 use super::error::{CREATE_DEVICE, CopyError, WriteError, shown};
 use super::files;
-use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::plan::{Bytes, CopyPlan, Place, Version};
 use super::select::{Sources, tree_of};
 
 /// Writes the layer into an empty directory that exists, with at most `threads` threads, and gives its index.
 pub fn apply(
-    plan: &CopyPlan,
+    plan: CopyPlan,
     sources: &Sources<'_>,
     tree: &Path,
     threads: usize,
 ) -> Result<LayerIndex, CopyError> {
-    let index = plan.index()?;
     let ask = |at_hand: AtHand<'_>| -> Result<(), CopyError> {
-        for entry in index.entries() {
+        for entry in plan.entries() {
             if let EntryKind::File { .. } = entry.kind {
                 at_hand(entry).map_err(WriteError::Index)?;
             }
         }
         Ok(())
     };
-    write(plan, sources, tree, threads, ask)?;
-    Ok(index)
+    write(&plan, sources, tree, threads, ask)?;
+    Ok(plan.index)
 }
 
 /// As [`apply`]; writes the layer's tar to `sink` in the same pass.
 pub fn apply_packed<E: From<CopyError> + From<LayerError>>(
-    plan: &CopyPlan,
+    plan: CopyPlan,
     sources: &Sources<'_>,
     tree: &Path,
     threads: usize,
     sink: &mut dyn TarSink,
 ) -> Result<(LayerIndex, Packed), E> {
-    let index = plan.index().map_err(CopyError::from)?;
-    let packed = write(plan, sources, tree, threads, |at_hand| {
-        pack_at_hand(&index, tree, sink, at_hand).map_err(E::from)
+    let packed = write(&plan, sources, tree, threads, |at_hand| {
+        pack_at_hand(&plan.index, tree, sink, at_hand).map_err(E::from)
     })?;
-    Ok((index, packed))
+    Ok((plan.index, packed))
 }
 
 /// Writes the layer. `see` is shown the files meanwhile and must ask for all of them, in order.
@@ -86,9 +82,9 @@ fn write<T, E: From<CopyError>>(
     let writer = Writer::open(tree).map_err(CopyError::from)?;
     writer.make_directories(plan).map_err(CopyError::from)?;
     writer.unpack(plan, sources)?;
-    let write = |entry: &PlannedEntry| writer.write_file(entry, sources);
+    let write = |entry: &Entry, bytes: &Bytes| writer.write_file(entry, bytes, sources);
     let seen = files::write(plan, threads, write, see)?;
-    for entry in &plan.entries {
+    for entry in plan.entries() {
         writer.make_other(entry).map_err(CopyError::from)?;
     }
     writer.finish_directories(plan).map_err(CopyError::from)?;
@@ -136,20 +132,11 @@ impl Writer {
 
     /// Makes all directories, parents first, for this process alone as yet.
     fn make_directories(&self, plan: &CopyPlan) -> Result<(), WriteError> {
-        let mut paths: Vec<&[u8]> = plan
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == PlannedKind::Directory)
-            .map(|entry| entry.path.as_slice())
-            .chain(
-                plan.implied
-                    .iter()
-                    .map(|directory| directory.path.as_slice()),
-            )
-            .filter(|path| !path.is_empty())
-            .collect();
-        paths.sort_unstable();
-        for path in paths {
+        for (entry, _) in plan.nodes() {
+            let path = entry.path.as_slice();
+            if !entry.is_directory() || path.is_empty() {
+                continue;
+            }
             mkdirat(&self.root, OsStr::from_bytes(path), Mode::RWXU)
                 .map_err(self.fail("create directory", path))?;
         }
@@ -158,19 +145,12 @@ impl Writer {
 
     /// Sets the directories' metadata, children first: making entries has changed their times.
     fn finish_directories(&self, plan: &CopyPlan) -> Result<(), WriteError> {
-        let own = plan
-            .entries
-            .iter()
-            .filter(|entry| entry.kind == PlannedKind::Directory)
-            .map(|e| (e.path.as_slice(), e.mode, (e.uid, e.gid), e.mtime));
-        let implied = plan
-            .implied
-            .iter()
-            .map(|d| (d.path.as_slice(), d.mode, (d.uid, d.gid), d.mtime));
-        let mut all: Vec<_> = own.chain(implied).collect();
-        all.sort_unstable_by(|a, b| b.0.cmp(a.0));
-        for (path, mode, owner, mtime) in all {
-            self.set_metadata(path, Some(mode), owner, mtime)?;
+        let nodes = plan.index.nodes().iter().rev();
+        for entry in nodes.map(|node| &node.entry) {
+            if entry.is_directory() {
+                let owner = (entry.uid, entry.gid);
+                self.set_metadata(&entry.path, Some(entry.mode), owner, entry.mtime)?;
+            }
         }
         Ok(())
     }
@@ -210,7 +190,7 @@ impl Writer {
         .map_err(self.fail("set the time of", path))
     }
 
-    fn create(&self, entry: &PlannedEntry) -> Result<File, WriteError> {
+    fn create(&self, entry: &Entry) -> Result<File, WriteError> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // With what of its mode the process's mask lets through; set-id bits come when the bytes are there.
@@ -220,7 +200,7 @@ impl Writer {
             .map_err(self.fail("create", &entry.path))
     }
 
-    fn finish_file(&self, entry: &PlannedEntry, file: &File) -> Result<(), WriteError> {
+    fn finish_file(&self, entry: &Entry, file: &File) -> Result<(), WriteError> {
         let path = &entry.path;
         // Looking costs a tenth of setting what is set already, which goes through the journal.
         let made = fstat(file).map_err(self.fail("stat", path))?;
@@ -247,16 +227,11 @@ impl Writer {
     /// Writes a file; gives its bytes if they are at hand.
     fn write_file(
         &self,
-        entry: &PlannedEntry,
+        entry: &Entry,
+        bytes: &Bytes,
         sources: &Sources<'_>,
     ) -> Result<Option<Vec<u8>>, CopyError> {
-        let PlannedKind::File {
-            content,
-            bytes,
-            size,
-            ..
-        } = &entry.kind
-        else {
+        let EntryKind::File { content, size } = &entry.kind else {
             return Ok(None);
         };
         let mut file = self.create(entry)?;
@@ -265,21 +240,27 @@ impl Writer {
             Bytes::Inline(data) => file
                 .write_all(data)
                 .map_err(self.fail("write", &entry.path))?,
-            Bytes::Source { input, path, stamp } => {
-                let source = tree_of(*input, sources).open(path)?;
-                let changed = || CopyError::from(WriteError::Changed(shown(path)));
+            Bytes::Source {
+                root,
+                below,
+                version,
+            } => {
+                let path = root.below(&entry.path, *below);
+                let source = tree_of(root.input, sources).open(&path)?;
+                let changed = || CopyError::from(WriteError::Changed(shown(&path)));
                 let Some(found) = fstat(&source).ok().filter(is_regular) else {
                     return Err(changed());
                 };
-                let is_the_hashed =
-                    |found: &Stat| stamp.is_none_or(|stamp| FileStat::from(found) == stamp);
+                let is_the_hashed = |found: &Stat| {
+                    version.is_none_or(|version| Version::from(&found.into()) == version)
+                };
                 let copied = self
                     .copier
                     .copy(&source, &mut file, *size, &mut at_hand)
                     .map_err(self.fail("write", &entry.path))?;
                 let is_sure = is_the_hashed(&found)
                     && copied == *size
-                    && (stamp.is_none() || fstat(&source).is_ok_and(|now| is_the_hashed(&now)));
+                    && (version.is_none() || fstat(&source).is_ok_and(|now| is_the_hashed(&now)));
                 if !is_sure && self.digest_of(&mut file, entry)? != *content {
                     return Err(changed());
                 }
@@ -290,11 +271,7 @@ impl Writer {
         Ok(at_hand)
     }
 
-    fn digest_of(
-        &self,
-        file: &mut File,
-        entry: &PlannedEntry,
-    ) -> Result<ContentDigest, WriteError> {
+    fn digest_of(&self, file: &mut File, entry: &Entry) -> Result<ContentDigest, WriteError> {
         file.seek(SeekFrom::Start(0))
             .and_then(|_| hash_reader(&*file, file.metadata()?.len()))
             .map_err(self.fail("read", &entry.path))
@@ -302,41 +279,35 @@ impl Writer {
 
     /// Writes the files that come from archives, reading each archive once.
     fn unpack(&self, plan: &CopyPlan, sources: &Sources<'_>) -> Result<(), CopyError> {
-        type Wanted<'p> = BTreeMap<u64, Vec<&'p PlannedEntry>>;
-        let mut archives: BTreeMap<(Option<InputIndex>, &[u8]), Wanted<'_>> = BTreeMap::new();
-        for entry in &plan.entries {
-            if let PlannedKind::File {
-                link_to: None,
-                bytes:
-                    Bytes::Archive {
-                        input,
-                        path,
-                        member,
-                    },
-                ..
-            } = &entry.kind
-            {
-                let wanted = archives.entry((*input, path)).or_default();
-                wanted.entry(*member).or_default().push(entry);
+        type Wanted<'p> = Vec<(u64, &'p Entry)>;
+        let mut archives: BTreeMap<&Place, Wanted<'_>> = BTreeMap::new();
+        for (entry, bytes) in plan.nodes() {
+            if let Some(Bytes::Archive { archive, member }) = bytes {
+                archives.entry(archive).or_default().push((*member, entry));
             }
         }
-        for ((input, path), mut wanted) in archives {
+        for (Place { input, path }, mut wanted) in archives {
             let fail = |source: ArchiveError| CopyError::Archive {
                 path: shown(path),
                 source,
             };
-            let file = tree_of(input, sources).open(path)?;
+            wanted.sort_by_key(|(member, _)| *member);
+            let file = tree_of(*input, sources).open(path)?;
             let mut members = archive::open(file).map_err(fail)?;
             let mut number = 0;
-            while let Some(first) = wanted.first_entry() {
-                match members.next_member().map_err(|e| fail(e.into()))? {
-                    None => return Err(WriteError::Changed(shown(path)).into()),
-                    Some(_) if number == *first.key() => {
-                        self.write_member(&first.remove(), &mut members, path)?;
+            for entries in wanted.chunk_by(|left, right| left.0 == right.0) {
+                let wanted = entries.first().map_or(number, |(member, _)| *member);
+                loop {
+                    let found = members.next_member().map_err(|e| fail(e.into()))?;
+                    if found.is_none() {
+                        return Err(WriteError::Changed(shown(path)).into());
                     }
-                    Some(_) => {}
+                    number += 1;
+                    if number > wanted {
+                        break;
+                    }
                 }
-                number += 1;
+                self.write_member(entries, &mut members, path)?;
             }
         }
         Ok(())
@@ -344,12 +315,12 @@ impl Writer {
 
     fn write_member(
         &self,
-        entries: &[&PlannedEntry],
+        entries: &[(u64, &Entry)],
         content: &mut impl Read,
         archive: &[u8],
     ) -> Result<(), WriteError> {
         let mut first: Option<File> = None;
-        for entry in entries {
+        for (_, entry) in entries {
             let mut file = self.create(entry)?;
             match &mut first {
                 None => io::copy(content, &mut file).map_err(self.fail("write", &entry.path))?,
@@ -359,7 +330,7 @@ impl Writer {
                     .map_err(self.fail("write", &entry.path))?,
             };
             let digest = self.digest_of(&mut file, entry)?;
-            if !matches!(&entry.kind, PlannedKind::File { content, .. } if *content == digest) {
+            if !matches!(&entry.kind, EntryKind::File { content, .. } if *content == digest) {
                 return Err(WriteError::Changed(shown(archive)));
             }
             self.finish_file(entry, &file)?;
@@ -369,7 +340,7 @@ impl Writer {
     }
 
     /// Makes what is neither directory nor file with bytes.
-    fn make_other(&self, entry: &PlannedEntry) -> Result<(), WriteError> {
+    fn make_other(&self, entry: &Entry) -> Result<(), WriteError> {
         let name = OsStr::from_bytes(&entry.path);
         let node = |kind, major, minor| {
             let attempt = match kind {
@@ -380,30 +351,28 @@ impl Writer {
                 .map_err(self.fail(attempt, &entry.path))
         };
         let mode = match &entry.kind {
-            PlannedKind::Directory => return Ok(()),
-            PlannedKind::File { link_to: None, .. } => return Ok(()),
-            PlannedKind::File {
-                link_to: Some(first),
-                ..
-            } => {
-                let first = OsStr::from_bytes(first);
+            EntryKind::Directory { .. } | EntryKind::File { .. } | EntryKind::Whiteout => {
+                return Ok(());
+            }
+            EntryKind::HardLink { target } => {
+                let first = OsStr::from_bytes(target);
                 return linkat(&self.root, first, &self.root, name, AtFlags::empty())
                     .map_err(self.fail("link", &entry.path));
             }
-            PlannedKind::Symlink(target) => {
+            EntryKind::Symlink { target } => {
                 symlinkat(OsStr::from_bytes(target), &self.root, name)
                     .map_err(self.fail("create the link", &entry.path))?;
                 None
             }
-            PlannedKind::CharDevice(major, minor) => {
+            EntryKind::CharDevice { major, minor } => {
                 node(FileType::CharacterDevice, *major, *minor)?;
                 Some(entry.mode)
             }
-            PlannedKind::BlockDevice(major, minor) => {
+            EntryKind::BlockDevice { major, minor } => {
                 node(FileType::BlockDevice, *major, *minor)?;
                 Some(entry.mode)
             }
-            PlannedKind::Fifo => {
+            EntryKind::Fifo => {
                 node(FileType::Fifo, 0, 0)?;
                 Some(entry.mode)
             }

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use cache::checksum::file::hash_reader;
 use cache::layer::compress::Codec;
@@ -21,7 +22,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use super::error::{CopyError, shown};
 use super::member::{self, checked};
 use super::owner::Ids;
-use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind};
 use super::resolve::{Step, clean, join, resolve, split};
 use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
@@ -184,7 +185,7 @@ pub(crate) fn refuse_deletions(plan: &CopyPlan) -> Result<(), CopyError> {
         path.split(|byte| *byte == b'/')
             .any(|name| name.starts_with(b".wh."))
     };
-    match plan.entries.iter().find(|entry| is_reserved(&entry.path)) {
+    match plan.entries().find(|entry| is_reserved(&entry.path)) {
         Some(entry) => Err(CopyError::Reserved {
             path: shown(&entry.path),
             problem: "its name starts with `.wh.`",
@@ -216,6 +217,10 @@ pub(super) fn plan_members(
     };
     target.make_directories(&unpacking.at, 0o755, unpacking.owner)?;
     let mut members = open(unpacking.tree.open(&unpacking.pick.path)?).map_err(fail)?;
+    let archive = Arc::new(Place {
+        input: unpacking.input,
+        path: unpacking.pick.path.clone(),
+    });
     let mut number = 0;
     while let Some(member) = members.next_member().map_err(|e| fail(e.into()))? {
         if !target.take_room(member.size) {
@@ -228,6 +233,7 @@ pub(super) fn plan_members(
             target,
             unpacking,
             groups,
+            archive: &archive,
             number,
         };
         let place = planning.place(&member)?;
@@ -245,6 +251,7 @@ struct MemberPlan<'m, 't, 'u> {
     target: &'m mut Target<'t>,
     unpacking: &'m Unpacking<'u>,
     groups: &'m mut u32,
+    archive: &'m Arc<Place>,
     number: u64,
 }
 
@@ -333,12 +340,10 @@ impl MemberPlan<'_, '_, '_> {
             size: member.size,
             content: hashed,
             bytes: Bytes::Archive {
-                input: self.unpacking.input,
-                path: self.unpacking.pick.path.clone(),
+                archive: Arc::clone(self.archive),
                 member: self.number,
             },
-            group: None,
-            link_to: None,
+            group: 0,
         })
     }
 
@@ -352,15 +357,14 @@ impl MemberPlan<'_, '_, '_> {
         let found = self.resolve_parent(member, target)?.unwrap_or_default();
         let path = join(&self.unpacking.at, &found);
         let names = || (shown(&found), shown(relative));
-        let Some(entry) = self.target.planned(&path) else {
+        let Some(mut entry) = self.target.planned(&path) else {
             return self.link_to_base(member, path, names());
         };
-        let mut entry = entry.clone();
         match &mut entry.kind {
             PlannedKind::File { group, .. } => {
-                if group.is_none() {
+                if *group == 0 {
                     *self.groups += 1;
-                    *group = Some(*self.groups);
+                    *group = *self.groups;
                 }
                 let kind = entry.kind.clone();
                 self.target.put(entry);
@@ -413,12 +417,14 @@ impl MemberPlan<'_, '_, '_> {
             size,
             content,
             bytes: Bytes::Source {
-                input: Some(input),
-                path: path.clone(),
-                stamp: None,
+                root: Arc::new(Place {
+                    input: Some(input),
+                    path: path.clone(),
+                }),
+                below: 0,
+                version: None,
             },
-            group: Some(*self.groups),
-            link_to: None,
+            group: *self.groups,
         };
         let (own, capability) = checked(member, &kind).map_err(|source| self.fail(source))?;
         let owner = self.unpacking.owner.unwrap_or(own);

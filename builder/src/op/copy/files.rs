@@ -4,12 +4,14 @@
 //! not read the tree again. What may wait to be packed is bounded, and with it the memory.
 
 use std::io;
+use std::ops::Range;
 
+use cache::layer::entry::{Entry, EntryKind};
 use cache::layer::error::LayerError;
 use cache::layer::pack::AtHand;
 
 use super::error::CopyError;
-use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::plan::{Bytes, CopyPlan};
 use crate::parallel::{Ahead, ahead};
 
 /// Files that are written by one thread in turn: neighbours, as they often lie in one directory, whose lock two threads
@@ -24,47 +26,41 @@ const BLOCKS_AHEAD: usize = 8;
 const WORTH_A_THREAD: usize = 16;
 
 /// A file that was written, and its bytes if they are at hand.
-type WrittenFile<'p> = (&'p PlannedEntry, Option<Vec<u8>>);
+type WrittenFile<'p> = (&'p Entry, Option<Vec<u8>>);
 
-/// Files of their own in the order of the plan, a block for each turn of a thread.
-fn blocks(plan: &CopyPlan) -> Vec<Vec<&PlannedEntry>> {
-    let mut blocks: Vec<Vec<&PlannedEntry>> = Vec::new();
-    let mut left = 0;
-    for entry in plan.entries.iter().filter(|entry| is_own_file(entry)) {
-        let size = match &entry.kind {
-            PlannedKind::File { size, .. } => *size,
-            _ => 0,
+/// The nodes of the plan in blocks, one for each turn of a thread, and how many files of their own they have.
+fn blocks(plan: &CopyPlan) -> (Vec<Range<usize>>, usize) {
+    let (mut blocks, mut count): (Vec<Range<usize>>, _) = (Vec::new(), 0);
+    let (mut files_left, mut bytes_left) = (0, 0);
+    for (at, (entry, bytes)) in plan.nodes().enumerate() {
+        let EntryKind::File { size, .. } = entry.kind else {
+            continue;
         };
+        if !is_own_file(bytes) {
+            continue;
+        }
+        count += 1;
         match blocks.last_mut() {
-            Some(block) if block.len() < BLOCK_FILES && size <= left => {
-                left -= size;
-                block.push(entry);
+            Some(block) if files_left > 0 && size <= bytes_left => {
+                files_left -= 1;
+                bytes_left -= size;
+                block.end = at + 1;
             }
             Some(_) | None => {
-                left = BLOCK_BYTES.saturating_sub(size);
-                blocks.push(vec![entry]);
+                files_left = BLOCK_FILES - 1;
+                bytes_left = BLOCK_BYTES.saturating_sub(size);
+                blocks.push(at..at + 1);
             }
         }
     }
-    blocks
+    (blocks, count)
 }
 
-/// Whether an entry is a file with bytes of its own, outside of archives.
-fn is_own_file(entry: &PlannedEntry) -> bool {
-    match &entry.kind {
-        PlannedKind::File {
-            link_to: None,
-            bytes,
-            ..
-        } => !matches!(bytes, Bytes::Archive { .. }),
-        PlannedKind::File {
-            link_to: Some(_), ..
-        }
-        | PlannedKind::Directory
-        | PlannedKind::Symlink(_)
-        | PlannedKind::CharDevice(..)
-        | PlannedKind::BlockDevice(..)
-        | PlannedKind::Fifo => false,
+/// Whether a file has bytes of its own, outside of archives.
+fn is_own_file(bytes: Option<&Bytes>) -> bool {
+    match bytes {
+        Some(Bytes::Inline(_) | Bytes::Source { .. }) => true,
+        Some(Bytes::Archive { .. }) | None => false,
     }
 }
 
@@ -73,11 +69,10 @@ fn is_own_file(entry: &PlannedEntry) -> bool {
 pub(super) fn write<T, E: From<CopyError>>(
     plan: &CopyPlan,
     threads: usize,
-    write: impl Fn(&PlannedEntry) -> Result<Option<Vec<u8>>, CopyError> + Sync,
+    write: impl Fn(&Entry, &Bytes) -> Result<Option<Vec<u8>>, CopyError> + Sync,
     see: impl FnOnce(AtHand<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let blocks = blocks(plan);
-    let count: usize = blocks.iter().map(Vec::len).sum();
+    let (blocks, count) = blocks(plan);
     let how = Ahead {
         threads: match count {
             ..WORTH_A_THREAD => 0,
@@ -85,8 +80,12 @@ pub(super) fn write<T, E: From<CopyError>>(
         },
         most: BLOCKS_AHEAD,
     };
-    let write_block = |block: &Vec<_>| {
-        let written = block.iter().map(|entry: &&_| Ok((*entry, write(entry)?)));
+    let write_block = |block: &Range<usize>| {
+        let nodes = plan.nodes_in(block.clone());
+        let own = nodes.filter(|(_, bytes)| is_own_file(*bytes));
+        let written = own.filter_map(|(entry, bytes)| {
+            Some(write(entry, bytes?).map(|at_hand| (entry, at_hand)))
+        });
         written.collect::<Result<Vec<WrittenFile<'_>>, CopyError>>()
     };
     let mut failed = None;

@@ -34,6 +34,7 @@ mod member;
 mod owner;
 pub mod place;
 pub mod plan;
+mod planned;
 pub mod resolve;
 pub mod select;
 pub mod selection;

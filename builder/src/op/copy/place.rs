@@ -1,6 +1,7 @@
 //! Puts selected files into a destination: the rules of where things go and what they become.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cache::digest::ContentDigest;
 use frontend::graph::{InputIndex, Owner};
@@ -9,7 +10,7 @@ use super::archive;
 use super::chmod::ModeChange;
 use super::error::{CopyError, shown};
 use super::owner::{Ids, resolve_owner};
-use super::plan::{Bytes, CopyPlan, PlannedEntry, PlannedKind};
+use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind, Version};
 use super::resolve::{Step, clean, join, split};
 use super::select::{Sources, tree_of};
 use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
@@ -82,6 +83,8 @@ struct Placement<'p> {
     owner: Option<Ids>,
     /// Where the pick itself goes.
     at: Vec<u8>,
+    /// Where the pick itself is.
+    root: Arc<Place>,
 }
 
 impl Placing<'_> {
@@ -179,6 +182,10 @@ impl Placing<'_> {
             pick,
             owner,
             at,
+            root: Arc::new(Place {
+                input: copy.input,
+                path: pick.path.clone(),
+            }),
         })
     }
 
@@ -198,7 +205,7 @@ impl Placing<'_> {
                     *groups
                 })
             });
-            let kind = kind_of(placement, node, group);
+            let kind = kind_of(placement, node, group.unwrap_or(0));
             self.target.put(planned(placement, node, path, kind));
         }
         Ok(())
@@ -248,13 +255,12 @@ fn inline(data: &[u8]) -> PlannedKind {
     PlannedKind::File {
         size: data.len() as u64,
         content: ContentDigest(*blake3::hash(data).as_bytes()),
-        bytes: Bytes::Inline(data.to_vec()),
-        group: None,
-        link_to: None,
+        bytes: Bytes::Inline(data.into()),
+        group: 0,
     }
 }
 
-fn kind_of(placement: &Placement<'_>, node: &Node, group: Option<u32>) -> PlannedKind {
+fn kind_of(placement: &Placement<'_>, node: &Node, group: u32) -> PlannedKind {
     match &node.entry.kind {
         SourceKind::Directory => PlannedKind::Directory,
         SourceKind::File {
@@ -264,12 +270,11 @@ fn kind_of(placement: &Placement<'_>, node: &Node, group: Option<u32>) -> Planne
             size: *size,
             content: *content,
             bytes: Bytes::Source {
-                input: placement.copy.input,
-                path: join(&placement.pick.path, &node.relative),
-                stamp: node.entry.stamp,
+                root: Arc::clone(&placement.root),
+                below: node.relative.len(),
+                version: node.entry.stamp.as_ref().map(Version::from),
             },
             group,
-            link_to: None,
         },
         // Selecting hashes every file.
         SourceKind::File { content: None, .. } => inline(b""),

@@ -2,38 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cache::layer::entry::{Entry, EntryKind};
+use cache::layer::index::{Node, Role};
 use cache::layer::path;
 use frontend::graph::InputIndex;
 
 use super::error::{CopyError, SourceError, shown};
 use super::owner::Ids;
 use super::place::Ground;
-use super::plan::{CopyPlan, ImpliedDirectory, PlannedEntry, PlannedKind};
+use super::plan::{CopyPlan, PlannedEntry, PlannedKind, layer_key};
+use super::planned::{LayerPath, Origin, Planned};
 use super::resolve::{Step, resolve};
 use super::source::{Destination, DestinationEntry, SourceEntry, resolved};
-
-/// A path ordered as layers are: with NUL, which no name holds, for the slash, plain byte order puts what is in a
-/// directory right behind it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct LayerPath(Vec<u8>);
-
-impl LayerPath {
-    fn of(path: &[u8]) -> Self {
-        let swap = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-        Self(path.iter().map(swap).collect())
-    }
-
-    /// Whether it is this path or one below it; those follow each other.
-    fn is_in(&self, above: &Self) -> bool {
-        let rest = self.0.strip_prefix(above.0.as_slice());
-        rest.is_some_and(|rest| above.0.is_empty() || matches!(rest.first(), None | Some(0)))
-    }
-
-    fn path(&self) -> Vec<u8> {
-        let swap = |byte: &u8| if *byte == 0 { b'/' } else { *byte };
-        self.0.iter().map(swap).collect()
-    }
-}
 
 /// Time of what is made without a source, whatever `SOURCE_DATE_EPOCH` says: the time is no part of keys, so a layer must be
 /// the same for every epoch.
@@ -45,7 +25,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 /// The destination as it will be.
 pub(super) struct Target<'a> {
     base: Option<&'a dyn Destination>,
-    planned: BTreeMap<LayerPath, PlannedEntry>,
+    planned: Planned,
     /// Paths below which the base shows no more.
     replaced: BTreeSet<Vec<u8>>,
     /// Under which number the base will be among the sources.
@@ -71,7 +51,7 @@ impl<'a> Target<'a> {
     pub(super) fn new(ground: &Ground<'a>) -> Self {
         Self {
             base: ground.base,
-            planned: BTreeMap::new(),
+            planned: Planned::default(),
             replaced: BTreeSet::new(),
             base_input: ground.base_input,
             room_bytes: ground.room_bytes,
@@ -109,8 +89,8 @@ impl<'a> Target<'a> {
 
     /// What is at a path, links not followed. The root is always a directory.
     pub(super) fn lookup(&self, wanted: &[u8]) -> Result<Option<DestinationEntry>, SourceError> {
-        if let Some(entry) = self.planned.get(&LayerPath::of(wanted)) {
-            return Ok(Some(entry.as_destination()));
+        if let Some((node, _)) = self.planned.get(wanted) {
+            return Ok(Some(as_destination(&node.entry)));
         }
         let is_hidden = !self.replaced.is_empty()
             && path::ancestors(wanted).any(|above| self.replaced.contains(above));
@@ -171,8 +151,8 @@ impl<'a> Target<'a> {
                         mtime: CREATED_MTIME,
                         capability: None,
                     };
-                    found = Some(made.as_destination());
                     self.put(made);
+                    found = self.lookup(prefix)?;
                 }
             }
             above = found;
@@ -183,9 +163,8 @@ impl<'a> Target<'a> {
     /// Plans an entry, in place of one planned for its path. A further name of a file changes the file: its owner, mode and
     /// time, and its capability if it brings one.
     pub(super) fn put(&mut self, entry: PlannedEntry) {
-        if let PlannedKind::File {
-            group: Some(group), ..
-        } = entry.kind
+        if let PlannedKind::File { group, .. } = entry.kind
+            && group != 0
         {
             let before = self.shared.remove(&group);
             let kept = before.and_then(|before| before.capability);
@@ -198,85 +177,146 @@ impl<'a> Target<'a> {
             };
             self.shared.insert(group, shared);
         }
-        // The path is held twice, as the key and in the entry.
-        self.held_bytes += size_of::<PlannedEntry>() + 2 * entry.path.len();
+        self.held_bytes += size_of::<Node>() + size_of::<Origin>() + entry.path.len();
         if let PlannedKind::Symlink(target) = &entry.kind {
             self.held_bytes += target.len();
         }
-        self.planned.insert(LayerPath::of(&entry.path), entry);
+        let (node, origin) = entry.into_parts();
+        self.planned.put(node, origin);
     }
 
     /// Forgets what is planned at and below a path and hides what the base has there, because something of another type
     /// comes in its place.
     pub(super) fn replace(&mut self, wanted: &[u8]) {
-        let at = LayerPath::of(wanted);
-        let below = self.planned.range(at.clone()..);
-        let inside: Vec<LayerPath> = below
-            .map_while(|(path, _)| path.is_in(&at).then(|| path.clone()))
-            .collect();
-        for path in inside {
-            self.planned.remove(&path);
-        }
+        self.planned.remove(wanted);
         self.replaced.insert(wanted.to_vec());
     }
 
     /// What is planned at a path.
-    pub(super) fn planned(&self, wanted: &[u8]) -> Option<&PlannedEntry> {
-        self.planned.get(&LayerPath::of(wanted))
+    pub(super) fn planned(&self, wanted: &[u8]) -> Option<PlannedEntry> {
+        let (node, origin) = self.planned.get(wanted)?;
+        let entry = node.entry.clone();
+        Some(PlannedEntry {
+            kind: kind_of(&entry, origin)?,
+            path: entry.path,
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+            capability: entry.capability,
+        })
     }
 
     /// The plan: entries in layer order, the first of each link group as the file, and the directories passed through.
-    pub(super) fn finish(self) -> Result<CopyPlan, CopyError> {
-        // Every tree has a root, one of a copy of nothing too.
-        let root = LayerPath(Vec::new());
-        let mut implied = BTreeSet::new();
-        if !self.planned.contains_key(&root) {
-            implied.insert(root);
+    pub(super) fn finish(mut self) -> Result<CopyPlan, CopyError> {
+        let implied = self.implied()?;
+        let (nodes, origins) = self.planned.in_order();
+        link_groups(nodes, origins, &self.shared);
+        let key = layer_key(nodes.iter().map(|node| &node.entry));
+        for entry in implied {
+            let role = Role::Implied;
+            self.planned.put(Node { entry, role }, Origin::default());
         }
-        for entry in self.planned.values() {
-            for above in path::ancestors(&entry.path) {
-                let above = LayerPath::of(above);
+        let (nodes, origins) = self.planned.into_parts();
+        Ok(CopyPlan::new(nodes, origins, key)?)
+    }
+
+    /// The directories passed through, with the metadata that they have in the base.
+    fn implied(&mut self) -> Result<Vec<Entry>, CopyError> {
+        let mut found = BTreeSet::new();
+        // Every tree has a root, one of a copy of nothing too.
+        if self.planned.get(b"").is_none() {
+            found.insert(LayerPath::of(b""));
+        }
+        self.planned.in_order();
+        let mut last_parent: Option<&[u8]> = None;
+        for node in self.planned.nodes() {
+            let parent = path::split(&node.entry.path).map(|(parent, _)| parent);
+            if parent.is_none() || parent == last_parent {
+                continue;
+            }
+            last_parent = parent;
+            for above in path::ancestors(&node.entry.path) {
                 // What lies above something planned is added when its turn comes.
-                if self.planned.contains_key(&above) || !implied.insert(above) {
+                if self.planned.get(above).is_some() || !found.insert(LayerPath::of(above)) {
                     break;
                 }
             }
         }
-        let mut directories = Vec::new();
-        for path in implied.iter().map(LayerPath::path) {
-            let found = self.lookup(&path)?;
-            directories.push(ImpliedDirectory {
-                mode: found.as_ref().map_or(0o755, |entry| entry.mode),
-                uid: found.as_ref().map_or(0, |entry| entry.uid),
-                gid: found.as_ref().map_or(0, |entry| entry.gid),
-                mtime: found.as_ref().map_or(0, |entry| entry.mtime),
-                path,
-            });
-        }
-        let mut firsts: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-        let mut entries: Vec<PlannedEntry> = self.planned.into_values().collect();
-        for entry in &mut entries {
-            let PlannedKind::File {
-                group: Some(group),
-                link_to,
-                ..
-            } = &mut entry.kind
-            else {
-                continue;
-            };
-            match firsts.get(group) {
-                Some(first) => *link_to = Some(first.clone()),
-                None => drop(firsts.insert(*group, entry.path.clone())),
-            }
-            if let Some(shared) = self.shared.get(group) {
-                (entry.mode, entry.uid, entry.gid) = (shared.mode, shared.uid, shared.gid);
-                entry.mtime = shared.mtime;
-                entry.capability.clone_from(&shared.capability);
-            }
-        }
-        Ok(CopyPlan {
-            entries,
-            implied: directories,
-        })
+        let directory = |path: &LayerPath| {
+            let plain = Entry::default_directory(path.path());
+            Ok(match self.lookup(&plain.path)? {
+                None => plain,
+                Some(found) => Entry {
+                    mode: found.mode,
+                    uid: found.uid,
+                    gid: found.gid,
+                    mtime: found.mtime,
+                    ..plain
+                },
+            })
+        };
+        found.iter().map(directory).collect()
     }
+}
+
+/// Makes all but the first name of each file a link to that, and gives all of them what they share.
+fn link_groups(nodes: &mut [Node], origins: &mut [Origin], shared: &BTreeMap<u32, Shared>) {
+    let mut firsts: BTreeMap<u32, usize> = BTreeMap::new();
+    for at in 0..nodes.len() {
+        let origin = &mut origins[at];
+        if origin.group == 0 {
+            continue;
+        }
+        let first = *firsts.entry(origin.group).or_insert(at);
+        if first != at {
+            origin.bytes = None;
+            let target = nodes[first].entry.path.clone();
+            nodes[at].entry.kind = EntryKind::HardLink { target };
+        }
+        if let Some(shared) = shared.get(&origin.group) {
+            let entry = &mut nodes[at].entry;
+            (entry.mode, entry.uid, entry.gid) = (shared.mode, shared.uid, shared.gid);
+            entry.mtime = shared.mtime;
+            entry.capability.clone_from(&shared.capability);
+        }
+    }
+}
+
+fn as_destination(entry: &Entry) -> DestinationEntry {
+    DestinationEntry {
+        kind: match &entry.kind {
+            EntryKind::Directory { .. } => Step::Directory,
+            EntryKind::Symlink { target } => Step::Link(target.clone()),
+            EntryKind::File { .. }
+            | EntryKind::HardLink { .. }
+            | EntryKind::CharDevice { .. }
+            | EntryKind::BlockDevice { .. }
+            | EntryKind::Fifo
+            | EntryKind::Whiteout => Step::Other,
+        },
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+    }
+}
+
+/// What was planned as an entry, to be planned again, perhaps at another path.
+fn kind_of(entry: &Entry, origin: &Origin) -> Option<PlannedKind> {
+    Some(match &entry.kind {
+        EntryKind::Directory { .. } => PlannedKind::Directory,
+        EntryKind::File { size, content } => PlannedKind::File {
+            size: *size,
+            content: *content,
+            bytes: origin.bytes.as_ref()?.wherever(&entry.path),
+            group: origin.group,
+        },
+        EntryKind::Symlink { target } => PlannedKind::Symlink(target.clone()),
+        EntryKind::CharDevice { major, minor } => PlannedKind::CharDevice(*major, *minor),
+        EntryKind::BlockDevice { major, minor } => PlannedKind::BlockDevice(*major, *minor),
+        EntryKind::Fifo => PlannedKind::Fifo,
+        // Links are made when all is planned; nothing is deleted.
+        EntryKind::HardLink { .. } | EntryKind::Whiteout => return None,
+    })
 }

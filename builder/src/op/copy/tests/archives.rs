@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 
+use cache::layer::entry::EntryKind;
 use cache::layer::pack::pack;
 use cache::layer::sink::{Plain, nowhere};
 use cache::layer::tree::OverlayXattrs;
@@ -10,7 +11,7 @@ use cache::layer::verify::is_intact;
 use frontend::graph::{Chmod, FileAction, Owner, Unpack};
 
 use super::super::apply::{apply, apply_packed};
-use super::super::plan::{CopyPlan, PlannedKind};
+use super::super::plan::CopyPlan;
 use super::{World, changed, listing};
 use crate::op::error::StepError;
 
@@ -75,13 +76,9 @@ pub(super) fn with_archive(base: &[&str], bytes: &[u8]) -> World {
 }
 
 fn bytes_of(plan: &CopyPlan, path: &str) -> cache::digest::ContentDigest {
-    let entry = plan
-        .entries
-        .iter()
-        .find(|e| e.path == path.as_bytes())
-        .unwrap();
+    let entry = plan.entries().find(|e| e.path == path.as_bytes()).unwrap();
     match &entry.kind {
-        PlannedKind::File { content, .. } => *content,
+        EntryKind::File { content, .. } => *content,
         other => panic!("{other:?}"),
     }
 }
@@ -214,7 +211,7 @@ fn a_further_name_changes_the_file() {
             ],
             "{names:?}"
         );
-        for entry in &plan.entries {
+        for entry in plan.entries() {
             assert_eq!(entry.mtime, 1002, "{names:?}");
             let kept = entry.capability.as_deref();
             assert_eq!(kept, Some(&capability[..]), "{names:?}");
@@ -373,8 +370,8 @@ fn members_are_written() {
     fs::create_dir(&tree).unwrap();
     world
         .with_plan(&add(&["t", "t"], "/"), |plan, sources| {
-            let index = apply(&plan, sources, &tree, 2).unwrap();
-            assert_eq!(index, plan.index().unwrap());
+            let index = apply(plan.clone(), sources, &tree, 2).unwrap();
+            assert_eq!(index, plan.index);
             assert_eq!(listing(&plan).len(), 3);
             assert_eq!(bytes_of(&plan, "x").0, *blake3::hash(b"three").as_bytes());
         })
@@ -425,9 +422,10 @@ fn what_is_packed_while_it_is_written_is_the_tar_of_the_tree() {
         let packed = |plan: CopyPlan, sources: &super::Sources<'_>| {
             let mut seen = Vec::new();
             let mut sink = Plain(&mut seen);
-            let packed = apply_packed::<StepError>(&plan, sources, &tree, threads, &mut sink);
+            let packed =
+                apply_packed::<StepError>(plan.clone(), sources, &tree, threads, &mut sink);
             let (index, packed) = packed.unwrap();
-            assert_eq!(index, plan.index().unwrap());
+            assert_eq!(index, plan.index);
             let mut later = Vec::new();
             let again = pack(&index, &tree, &mut Plain(&mut later)).unwrap();
             assert_eq!((packed, seen.len()), (again, later.len()));
@@ -440,7 +438,7 @@ fn what_is_packed_while_it_is_written_is_the_tar_of_the_tree() {
     fs::create_dir(&tree).unwrap();
     let failed = world.with_plan(&actions, |plan, sources| {
         world.file("m/a150", "changed");
-        apply_packed::<StepError>(&plan, sources, &tree, 2, &mut nowhere())
+        apply_packed::<StepError>(plan, sources, &tree, 2, &mut nowhere())
     });
     let error = failed.unwrap().unwrap_err().to_string();
     assert!(error.starts_with("`/m/a150` changed while"), "{error}");

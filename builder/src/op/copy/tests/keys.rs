@@ -1,14 +1,19 @@
 //! Every part of a selection and of a plan changes its key, nothing else does, and the keys are those recorded.
 
+use std::sync::Arc;
+
 use cache::checksum::stat_cache::FileStat;
 use cache::digest::{CacheKey, ContentDigest};
+use cache::layer::entry::{Entry, EntryKind};
 use frontend::graph::{Chmod, InputIndex, Owner};
 
-use super::super::plan::{Bytes, CopyPlan, ImpliedDirectory, PlannedEntry, PlannedKind};
+use super::super::place::Ground;
+use super::super::plan::{Bytes, Place, PlannedEntry, PlannedKind, Version, layer_key};
 use super::super::selection::{
     Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment,
 };
 use super::super::source::{LinkIdentity, SourceEntry, SourceKind};
+use super::super::target::Target;
 use crate::op::file_key::content_key;
 use crate::op::key_testing::{assert_recorded, key};
 
@@ -237,8 +242,8 @@ fn where_and_when_files_were_is_in_no_key_of_a_selection() {
     }
 }
 
-fn planned(path: &str, kind: PlannedKind) -> PlannedEntry {
-    PlannedEntry {
+fn planned(path: &str, kind: EntryKind) -> Entry {
+    Entry {
         path: path.as_bytes().to_vec(),
         kind,
         mode: 0o644,
@@ -249,64 +254,59 @@ fn planned(path: &str, kind: PlannedKind) -> PlannedEntry {
     }
 }
 
-fn planned_file(link_to: Option<&str>, content: u8, bytes: Bytes) -> PlannedKind {
-    PlannedKind::File {
+fn planned_file(content: u8) -> EntryKind {
+    EntryKind::File {
         size: 5,
         content: ContentDigest([content; 32]),
-        bytes,
-        group: link_to.map(|_| 1),
-        link_to: link_to.map(|first| first.as_bytes().to_vec()),
+    }
+}
+
+fn planned_link(first: &str) -> EntryKind {
+    EntryKind::HardLink {
+        target: first.as_bytes().to_vec(),
     }
 }
 
 /// The key of a layer with a directory and a file, with one thing of the file changed.
-fn layer(change: impl FnOnce(&mut PlannedEntry)) -> CacheKey {
-    let file = planned_file(None, 5, Bytes::Inline(Vec::new()));
-    let mut file = planned("d/a", file);
+fn layer(change: impl FnOnce(&mut Entry)) -> CacheKey {
+    let mut file = planned("d/a", planned_file(5));
     change(&mut file);
-    let entries = vec![planned("d", PlannedKind::Directory), file];
-    let implied = Vec::new();
-    CopyPlan { entries, implied }.key()
+    let directory = planned("d", EntryKind::Directory { is_opaque: false });
+    layer_key([directory, file].iter())
 }
 
-fn layer_of(kind: PlannedKind) -> CacheKey {
+fn layer_of(kind: EntryKind) -> CacheKey {
     layer(|file| file.kind = kind)
 }
 
 #[test]
 fn keys_of_layers_are_those_recorded() {
-    let inline = || Bytes::Inline(Vec::new());
-    let none = CopyPlan {
-        entries: Vec::new(),
-        implied: Vec::new(),
+    let target = |text: &str| EntryKind::Symlink {
+        target: text.as_bytes().to_vec(),
     };
+    let device = |minor| EntryKind::CharDevice { major: 1, minor };
+    let block_device = EntryKind::BlockDevice { major: 1, minor: 3 };
     let keys = [
         ("layer", layer(|_| {})),
-        ("nothing", none.key()),
+        ("nothing", layer_key([].iter())),
         ("path", layer(|file| file.path.push(b'2'))),
         ("mode", layer(|file| file.mode = 0o600)),
         ("user", layer(|file| file.uid = 9)),
         ("group", layer(|file| file.gid = 9)),
         ("capability", layer(|file| file.capability = Some(vec![1]))),
-        ("content", layer_of(planned_file(None, 6, inline()))),
+        ("content", layer_of(planned_file(6))),
+        ("hard link", layer_of(planned_link("d/0"))),
+        ("hard link to another", layer_of(planned_link("d/1"))),
         (
-            "hard link",
-            layer_of(planned_file(Some("d/0"), 5, inline())),
+            "directory",
+            layer_of(EntryKind::Directory { is_opaque: false }),
         ),
-        (
-            "hard link to another",
-            layer_of(planned_file(Some("d/1"), 5, inline())),
-        ),
-        ("directory", layer_of(PlannedKind::Directory)),
-        ("link", layer_of(PlannedKind::Symlink(b"x".to_vec()))),
-        (
-            "link's target",
-            layer_of(PlannedKind::Symlink(b"y".to_vec())),
-        ),
-        ("character device", layer_of(PlannedKind::CharDevice(1, 3))),
-        ("device's number", layer_of(PlannedKind::CharDevice(1, 5))),
-        ("block device", layer_of(PlannedKind::BlockDevice(1, 3))),
-        ("pipe", layer_of(PlannedKind::Fifo)),
+        ("link", layer_of(target("x"))),
+        ("link's target", layer_of(target("y"))),
+        ("character device", layer_of(device(3))),
+        ("device's number", layer_of(device(5))),
+        ("block device", layer_of(block_device)),
+        ("pipe", layer_of(EntryKind::Fifo)),
     ];
     assert_recorded(
         include_str!("../../../../../testdata/keys/layer.txt"),
@@ -314,32 +314,76 @@ fn keys_of_layers_are_those_recorded() {
     );
 }
 
+/// The key of a plan of a directory and a file with these bytes.
+fn plan_with(bytes: Bytes) -> CacheKey {
+    let ground = Ground {
+        base: None,
+        base_input: None,
+        room_bytes: 0,
+    };
+    let mut target = Target::new(&ground);
+    let file = PlannedKind::File {
+        size: 5,
+        content: ContentDigest([5; 32]),
+        bytes,
+        group: 0,
+    };
+    for (path, kind) in [("d/a", file), ("d", PlannedKind::Directory)] {
+        target.put(PlannedEntry {
+            path: path.as_bytes().to_vec(),
+            kind,
+            mode: 0o644,
+            uid: 1,
+            gid: 2,
+            mtime: 4,
+            capability: None,
+        });
+    }
+    target.finish().unwrap().key()
+}
+
 #[test]
 fn times_and_where_bytes_lie_are_in_no_key_of_a_layer() {
     let original = layer(|_| {});
+    let place = |path: &str| {
+        Arc::new(Place {
+            input: Some(InputIndex(1)),
+            path: path.as_bytes().to_vec(),
+        })
+    };
     let source = Bytes::Source {
-        input: Some(InputIndex(1)),
-        path: b"/a".to_vec(),
-        stamp: Some(stamp()),
+        root: place("/a"),
+        below: 1,
+        version: Some(Version::from(&stamp())),
     };
     let archive = Bytes::Archive {
-        input: None,
-        path: b"/a.tar".to_vec(),
+        archive: place("/a.tar"),
         member: 1,
     };
-    assert_eq!(layer_of(planned_file(None, 5, source)), original);
-    assert_eq!(layer_of(planned_file(None, 5, archive)), original);
+    assert_eq!(plan_with(Bytes::Inline(Box::default())), original);
+    assert_eq!(plan_with(source), original);
+    assert_eq!(plan_with(archive), original);
     assert_eq!(layer(|file| file.mtime = 9), original);
-    let through = ImpliedDirectory {
-        path: b"d".to_vec(),
-        mode: 0o700,
-        uid: 9,
-        gid: 9,
-        mtime: 9,
-    };
-    let plan = |implied| CopyPlan {
-        entries: vec![planned("d/a", PlannedKind::Fifo)],
-        implied,
-    };
-    assert_eq!(plan(vec![through]).key(), plan(Vec::new()).key());
+}
+
+#[test]
+fn every_part_of_a_stat_tells_versions_apart() {
+    type Change = fn(&mut FileStat);
+    let changes: [Change; 9] = [
+        |_| {},
+        |s| s.device += 1,
+        |s| s.inode += 1,
+        |s| s.mode += 1,
+        |s| s.size += 1,
+        |s| s.mtime.0 += 1,
+        |s| s.mtime.1 += 1,
+        |s| s.ctime.0 += 1,
+        |s| s.ctime.1 += 1,
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut changed = stamp();
+        change(&mut changed);
+        let is_same = Version::from(&changed) == Version::from(&stamp());
+        assert_eq!(is_same, at == 0, "change {at}");
+    }
 }

@@ -23,7 +23,7 @@ use frontend::graph::{CopyAction, FileAction, InputIndex, Unpack};
 use super::context_source::ContextSource;
 use super::error::CopyError;
 use super::place::plan;
-use super::plan::{CopyPlan, PlannedKind};
+use super::plan::CopyPlan;
 use super::select::{Sources, select};
 use super::source::Destination;
 use super::stack_source::StackSource;
@@ -193,25 +193,25 @@ impl World {
 }
 
 fn listing(plan: &CopyPlan) -> Vec<String> {
-    let line = |entry: &super::plan::PlannedEntry| {
+    let line = |entry: &Entry| {
         let path = String::from_utf8_lossy(&entry.path);
         let rest = format!("{:04o} {}:{} {path}", entry.mode, entry.uid, entry.gid);
         match &entry.kind {
-            PlannedKind::Directory => format!("d {rest}"),
-            PlannedKind::File {
-                link_to: Some(first),
-                ..
-            } => {
-                format!("h {rest} {}", String::from_utf8_lossy(first))
+            EntryKind::Directory { .. } => format!("d {rest}"),
+            EntryKind::HardLink { target } => {
+                format!("h {rest} {}", String::from_utf8_lossy(target))
             }
-            PlannedKind::File { .. } => format!("f {rest}"),
-            PlannedKind::Symlink(target) => format!("l {rest} {}", String::from_utf8_lossy(target)),
-            PlannedKind::CharDevice(major, minor) => format!("c {rest} {major}:{minor}"),
-            PlannedKind::BlockDevice(major, minor) => format!("b {rest} {major}:{minor}"),
-            PlannedKind::Fifo => format!("p {rest}"),
+            EntryKind::File { .. } => format!("f {rest}"),
+            EntryKind::Symlink { target } => {
+                format!("l {rest} {}", String::from_utf8_lossy(target))
+            }
+            EntryKind::CharDevice { major, minor } => format!("c {rest} {major}:{minor}"),
+            EntryKind::BlockDevice { major, minor } => format!("b {rest} {major}:{minor}"),
+            EntryKind::Fifo => format!("p {rest}"),
+            EntryKind::Whiteout => format!("w {rest}"),
         }
     };
-    plan.entries.iter().map(line).collect()
+    plan.entries().map(line).collect()
 }
 
 fn action(sources: &[&str], destination: &str) -> CopyAction {

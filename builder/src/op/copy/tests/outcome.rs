@@ -153,11 +153,11 @@ fn a_plan_becomes_a_tree() {
     });
     let (plan, index) = world
         .with_plan(&actions, |plan, sources| {
-            let index = apply(&plan, sources, &tree, 4).unwrap();
+            let index = apply(plan.clone(), sources, &tree, 4).unwrap();
             (plan, index)
         })
         .unwrap();
-    assert_eq!(index, plan.index().unwrap());
+    assert_eq!(index, plan.index);
     let at = |path: &str| fs::symlink_metadata(tree.join(path)).unwrap();
     let top = at("dst");
     assert_eq!((top.mode() & 0o7777, top.uid(), top.mtime()), (0o710, 9, 0));
@@ -190,7 +190,7 @@ fn a_file_that_changed_after_hashing_is_noticed() {
         fs::create_dir(&tree).unwrap();
         world.with_plan(&copy(&["a.txt"], "/x"), |plan, sources| {
             world.file("a.txt", text);
-            apply(&plan, sources, &tree, 1)
+            apply(plan, sources, &tree, 1)
         })
     };
     let error = apply_after("other").unwrap().unwrap_err();

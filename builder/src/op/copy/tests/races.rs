@@ -16,7 +16,7 @@ fn edited(world: &World, edit: impl FnOnce(&World)) -> Result<bool, String> {
     let out = tempfile::tempdir().unwrap();
     let written = world.with_plan(&copy(&["d"], "/"), |plan, sources| {
         edit(world);
-        apply(&plan, sources, out.path(), 1)
+        apply(plan, sources, out.path(), 1)
     });
     match written.unwrap() {
         Ok(index) => Ok(is_intact(&index, out.path(), OverlayXattrs::Trusted)),

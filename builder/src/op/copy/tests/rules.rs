@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use cache::layer::entry::EntryKind;
 use frontend::graph::{Chmod, CopyAction, FileAction, InputIndex, Owner};
 
 use super::super::place::plan;
-use super::super::plan::PlannedKind;
 use super::super::select::{Sources, select};
 use super::{World, changed, copy, listing, stack, stack_source};
 
@@ -81,8 +81,8 @@ fn destinations() {
     }
     let plan = World::new(base).plan(&copy(&["a.txt"], "/dst/q/")).unwrap();
     let implied: Vec<_> = plan
-        .implied
-        .iter()
+        .index
+        .implied()
         .map(|d| (d.path.as_slice(), d.mode, d.uid))
         .collect();
     assert_eq!(implied, [(&b""[..], 0o755, 0), (b"dst", 0o700, 9)]);
@@ -181,8 +181,8 @@ fn missing_sources() {
         "remove the pattern or add `!c.md` after it"
     );
     let none = world.plan(&copy(&["*.nope", "x/*/y"], "/dst/")).unwrap();
-    assert_eq!(none.entries, []);
-    let implied: Vec<&[u8]> = none.implied.iter().map(|d| d.path.as_slice()).collect();
+    assert!(none.entries().next().is_none());
+    let implied: Vec<&[u8]> = none.index.implied().map(|d| d.path.as_slice()).collect();
     assert_eq!(implied, [b""], "only the root, which every tree has");
     let scratch = changed(&["/no/such"], "/x", |action| action.input = None);
     assert_eq!(
@@ -559,7 +559,7 @@ fn actions_of_an_op_see_each_other() {
             "f 0644 0:0 w/x/heredoc"
         ]
     );
-    let PlannedKind::File { content, .. } = &plan.entries[2].kind else {
+    let EntryKind::File { content, .. } = &plan.entries().nth(2).unwrap().kind else {
         panic!()
     };
     assert_eq!(content.0, *blake3::hash(b"b.txt").as_bytes());
