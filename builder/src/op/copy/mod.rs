@@ -31,6 +31,7 @@ pub mod error;
 mod files;
 mod hashed_list;
 mod member;
+mod nodes;
 mod owner;
 pub mod place;
 pub mod plan;

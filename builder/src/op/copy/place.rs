@@ -9,11 +9,12 @@ use frontend::graph::{InputIndex, Owner};
 use super::archive;
 use super::chmod::ModeChange;
 use super::error::{CopyError, shown};
+use super::nodes::Node;
 use super::owner::{Ids, resolve_owner};
-use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind, Version};
+use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind};
 use super::resolve::{Step, clean, join, split};
 use super::select::{Sources, tree_of};
-use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
+use super::selection::{Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::source::{Destination, LinkIdentity, SourceKind};
 use super::target::{CREATED_MTIME, Target};
 
@@ -190,23 +191,23 @@ impl Placing<'_> {
     }
 
     fn place(&mut self, placement: &Placement<'_>) -> Result<(), CopyError> {
-        let mut links: BTreeMap<&LinkIdentity, u32> = BTreeMap::new();
-        for node in &placement.pick.nodes {
-            let path = join(&placement.at, &node.relative);
+        let mut links: BTreeMap<LinkIdentity, u32> = BTreeMap::new();
+        for node in placement.pick.nodes.iter() {
+            let path = join(&placement.at, node.relative);
             if node.entry.kind == SourceKind::Directory {
-                self.place_directory(placement, node, path)?;
+                self.place_directory(placement, &node, path)?;
                 continue;
             }
             self.refuse_directory(&path)?;
-            let group = node.entry.link.as_ref().map(|identity| {
+            let group = node.entry.link.clone().map(|identity| {
                 let groups = &mut self.groups;
                 *links.entry(identity).or_insert_with(|| {
                     *groups += 1;
                     *groups
                 })
             });
-            let kind = kind_of(placement, node, group.unwrap_or(0));
-            self.target.put(planned(placement, node, path, kind));
+            let kind = kind_of(placement, &node, group.unwrap_or(0));
+            self.target.put(planned(placement, &node, path, kind));
         }
         Ok(())
     }
@@ -216,7 +217,7 @@ impl Placing<'_> {
     fn place_directory(
         &mut self,
         placement: &Placement<'_>,
-        node: &Node,
+        node: &Node<'_>,
         path: Vec<u8>,
     ) -> Result<(), CopyError> {
         let found = self.target.lookup(&path)?;
@@ -260,7 +261,7 @@ fn inline(data: &[u8]) -> PlannedKind {
     }
 }
 
-fn kind_of(placement: &Placement<'_>, node: &Node, group: u32) -> PlannedKind {
+fn kind_of(placement: &Placement<'_>, node: &Node<'_>, group: u32) -> PlannedKind {
     match &node.entry.kind {
         SourceKind::Directory => PlannedKind::Directory,
         SourceKind::File {
@@ -272,7 +273,7 @@ fn kind_of(placement: &Placement<'_>, node: &Node, group: u32) -> PlannedKind {
             bytes: Bytes::Source {
                 root: Arc::clone(&placement.root),
                 below: node.relative.len(),
-                version: node.entry.stamp.as_ref().map(Version::from),
+                version: node.version,
             },
             group,
         },
@@ -288,7 +289,7 @@ fn kind_of(placement: &Placement<'_>, node: &Node, group: u32) -> PlannedKind {
 
 fn planned(
     placement: &Placement<'_>,
-    node: &Node,
+    node: &Node<'_>,
     path: Vec<u8>,
     kind: PlannedKind,
 ) -> PlannedEntry {

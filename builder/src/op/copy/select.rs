@@ -15,10 +15,14 @@ use frontend::ignore::{ExcludeMatcher, ParentsSource, has_wildcards, match_path}
 use super::archive;
 use super::chmod::ModeChange;
 use super::error::{CopyError, SourceError, shown};
+use super::nodes::{Nodes, Unread};
 use super::resolve::{clean, components, join, split};
-use super::selection::{Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
+use super::selection::{Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::source::{SourceEntry, SourceKind, SourceTree, not_found, resolve_source};
 use crate::machine::STACK_BYTES;
+
+/// Files listed to be hashed at once.
+const HASHED_AT_ONCE: usize = 1 << 16;
 
 /// The trees that the inputs of an op are; an input that is not there is empty.
 pub type Sources<'a> = BTreeMap<InputIndex, &'a dyn SourceTree>;
@@ -106,7 +110,7 @@ pub(super) fn matched(
     if filter.parents.is_none() {
         return Ok(picks.len());
     }
-    let nodes = picks.iter().flat_map(|pick| &pick.nodes);
+    let nodes = picks.iter().flat_map(|pick| pick.nodes.iter());
     Ok(nodes.filter(|node| !node.relative.is_empty()).count())
 }
 
@@ -219,7 +223,7 @@ fn pick(
             filter,
             root: &followed.path,
             spare: &AtomicUsize::new(threads.saturating_sub(1)),
-            nodes: Vec::new(),
+            nodes: Nodes::default(),
             waiting: Vec::new(),
         };
         walk.add(Vec::new(), entry)?;
@@ -278,7 +282,7 @@ struct Walk<'a> {
     root: &'a [u8],
     /// How many more threads may be started.
     spare: &'a AtomicUsize,
-    nodes: Vec<Node>,
+    nodes: Nodes,
     /// Directories that are selected as soon as something below them is.
     waiting: Vec<(Vec<u8>, SourceEntry)>,
 }
@@ -292,11 +296,7 @@ impl Walk<'_> {
         if is_meant {
             self.check_reserved(&relative, &entry)?;
             self.take_waiting();
-            self.nodes.push(Node {
-                relative,
-                entry,
-                reason: Reason::Meant,
-            });
+            self.nodes.push(&relative, entry, Reason::Meant);
         } else if is_directory && self.filter.may_be_meant_below(&relative) {
             self.waiting.push((relative, entry));
         } else {
@@ -316,11 +316,7 @@ impl Walk<'_> {
 
     fn take_waiting(&mut self) {
         for (relative, entry) in self.waiting.drain(..) {
-            self.nodes.push(Node {
-                relative,
-                entry,
-                reason: Reason::OnTheWay,
-            });
+            self.nodes.push(&relative, entry, Reason::OnTheWay);
         }
     }
 
@@ -341,7 +337,7 @@ impl Walk<'_> {
             .nth(directories / 2);
         let second = children.split_off(middle.map_or(0, |(at, _)| at));
         let mut other = Walk {
-            nodes: Vec::new(),
+            nodes: Nodes::default(),
             waiting: Vec::new(),
             ..*self
         };
@@ -374,9 +370,9 @@ impl Walk<'_> {
         });
         first?;
         let second = second?;
-        if !second.is_empty() {
+        if second.len() > 0 {
             self.take_waiting();
-            self.nodes.extend(second);
+            self.nodes.append(second);
         }
         Ok(())
     }
@@ -406,20 +402,21 @@ impl Walk<'_> {
 
 /// Finds the digests of all files, each kept where the file's entry is: there may be very many.
 fn hash(tree: &dyn SourceTree, picks: &mut [Pick], threads: usize) -> Result<(), CopyError> {
-    let mut files: Vec<(&[u8], &mut Node)> = Vec::new();
+    let hash = |(root, file): &mut (&[u8], Unread<'_>)| {
+        let hashed = tree.digest(&join(root, file.relative), &file.entry())?;
+        file.set_hashed(hashed);
+        Ok(())
+    };
+    let mut files = Vec::new();
     for pick in picks {
         let root = pick.path.as_slice();
-        let is_file = |node: &&mut Node| matches!(node.entry.kind, SourceKind::File { .. });
-        files.extend(
-            pick.nodes
-                .iter_mut()
-                .filter(is_file)
-                .map(|node| (root, node)),
-        );
+        for file in pick.nodes.unread() {
+            files.push((root, file));
+            if files.len() == HASHED_AT_ONCE {
+                in_parallel(&mut files, threads, hash)?;
+                files.clear();
+            }
+        }
     }
-    in_parallel(&mut files, threads, |(root, node)| {
-        let hashed = tree.digest(&join(root, &node.relative), &node.entry)?;
-        node.entry.set_hashed(hashed);
-        Ok(())
-    })
+    in_parallel(&mut files, threads, hash)
 }

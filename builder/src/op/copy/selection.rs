@@ -9,8 +9,9 @@ use frontend::graph::{Chmod, InputIndex, Owner};
 use super::chmod::ModeChange;
 use super::error::shown;
 use super::hashed_list::HashedList;
+use super::nodes::{Node, Nodes};
 use super::resolve::join;
-use super::source::{LinkIdentity, SourceEntry, SourceKind};
+use super::source::{LinkIdentity, SourceKind};
 
 /// Parts of an explanation: beyond this many files, they are told by the first name below each source.
 const EXPLAINED_FILES: usize = 200;
@@ -60,7 +61,7 @@ pub(super) struct Pick {
     /// Whether it is copied or unpacked.
     pub(super) treatment: Treatment,
     /// It and everything selected below it, depth first by name bytes.
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Nodes,
 }
 
 /// What happens to a pick.
@@ -79,15 +80,6 @@ pub(super) enum Reason {
     OnTheWay,
 }
 
-/// Something to be copied.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    /// Relative to the pick; empty for the pick itself.
-    pub(super) relative: Vec<u8>,
-    pub(super) entry: SourceEntry,
-    pub(super) reason: Reason,
-}
-
 impl Selection {
     /// Bytes of all files.
     pub fn bytes(&self) -> u64 {
@@ -95,20 +87,8 @@ impl Selection {
             SelectedAction::Copy(copy) => Some(copy),
             SelectedAction::Mkdir { .. } | SelectedAction::Mkfile { .. } => None,
         });
-        let nodes = copies
-            .flat_map(|copy| &copy.picks)
-            .flat_map(|pick| &pick.nodes);
-        nodes
-            .map(|node| match node.entry.kind {
-                SourceKind::File { size, .. } => size,
-                SourceKind::Directory
-                | SourceKind::Symlink(_)
-                | SourceKind::CharDevice(..)
-                | SourceKind::BlockDevice(..)
-                | SourceKind::Fifo
-                | SourceKind::Socket => 0,
-            })
-            .sum()
+        let picks = copies.flat_map(|copy| &copy.picks);
+        picks.map(|pick| pick.nodes.bytes()).sum()
     }
 
     /// Identifies what was asked for: the actions and the content of the files, not where either came from. Two
@@ -132,7 +112,7 @@ impl Selection {
                         let mut links = BTreeMap::new();
                         let mut content = HashedList::default();
                         for (at, node) in pick.nodes.iter().enumerate() {
-                            content.add(|bytes| encode(node, at, &mut links, bytes));
+                            content.add(|bytes| encode(&node, at, &mut links, bytes));
                         }
                         key.bytes("source", &pick.name)
                             .number("unpacked", (pick.treatment == Treatment::Unpacked).into())
@@ -170,13 +150,13 @@ fn explain(pick: &Pick, parts: &mut Vec<Part>) {
             Some(identity) => *links.entry(identity.clone()).or_insert(at),
             None => at,
         };
-        let first = pick.nodes.get(first).filter(|_| first != at);
+        let first = pick.nodes.iter().nth(first).filter(|_| first != at);
         // A directory whose files changed has not.
         parts.push(Part {
-            name: format!("file {}", shown(&join(&pick.path, &node.relative))),
+            name: format!("file {}", shown(&join(&pick.path, node.relative))),
             value: match first {
-                Some(first) => format!("{} {}", described(node), shown(&first.relative)),
-                None => described(node),
+                Some(first) => format!("{} {}", described(&node), shown(first.relative)),
+                None => described(&node),
             },
         });
     }
@@ -184,30 +164,28 @@ fn explain(pick: &Pick, parts: &mut Vec<Part>) {
 
 fn explain_groups(pick: &Pick, parts: &mut Vec<Part>) {
     let mut links = BTreeMap::new();
-    let mut at = 0;
-    let is_same = |left: &Node, right: &Node| first_name(left) == first_name(right);
-    for group in pick.nodes.chunk_by(is_same) {
-        let mut nodes = HashedList::default();
-        for node in group {
-            nodes.add(|bytes| encode(node, at, &mut links, bytes));
-            at += 1;
+    let mut nodes = pick.nodes.iter().enumerate().peekable();
+    while let Some((_, first)) = nodes.peek() {
+        let name = first_name(first).to_vec();
+        let mut group = HashedList::default();
+        while let Some((at, node)) = nodes.next_if(|(_, node)| first_name(node) == name) {
+            group.add(|bytes| encode(&node, at, &mut links, bytes));
         }
-        let name = group.first().map_or(&[][..], first_name);
         parts.push(Part {
-            name: format!("file {}", shown(&join(&pick.path, name))),
-            value: cache::digest::hex(&nodes.finish().as_bytes()[..8]),
+            name: format!("file {}", shown(&join(&pick.path, &name))),
+            value: cache::digest::hex(&group.finish().as_bytes()[..8]),
         });
     }
 }
 
 /// The first name of a node's path below its pick.
-fn first_name(node: &Node) -> &[u8] {
+fn first_name<'a>(node: &Node<'a>) -> &'a [u8] {
     let mut names = node.relative.split(|byte| *byte == b'/');
     names.next().unwrap_or_default()
 }
 
 /// Type, mode, owner and digest of a node, separated by blanks.
-fn described(node: &Node) -> String {
+fn described(node: &Node<'_>) -> String {
     let entry = &node.entry;
     let digest = |bytes: &[u8]| cache::digest::hex(&blake3::hash(bytes).as_bytes()[..8]);
     let (kind, content) = match &entry.kind {
@@ -250,13 +228,18 @@ fn add_owner(key: &mut KeyBuilder, owner: Option<&Owner>) {
 }
 
 /// Everything of a node that may reach a layer but times: in a fixed form, lengths in front.
-fn encode(node: &Node, at: usize, links: &mut BTreeMap<LinkIdentity, usize>, out: &mut Vec<u8>) {
+fn encode(
+    node: &Node<'_>,
+    at: usize,
+    links: &mut BTreeMap<LinkIdentity, usize>,
+    out: &mut Vec<u8>,
+) {
     let mut framed = |bytes: &[u8]| {
         out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
         out.extend_from_slice(bytes);
     };
     let entry = &node.entry;
-    framed(&node.relative);
+    framed(node.relative);
     let device = |major: u32, minor: u32| [major.to_le_bytes(), minor.to_le_bytes()].concat();
     let (tag, detail): (u8, Vec<u8>) = match &entry.kind {
         SourceKind::Directory => (b'd', Vec::new()),

@@ -30,17 +30,6 @@ pub struct SourceEntry {
     pub stamp: Option<FileStat>,
 }
 
-impl SourceEntry {
-    /// Takes over what hashing a regular file found out.
-    pub(super) fn set_hashed(&mut self, hashed: Hashed) {
-        self.kind = SourceKind::File {
-            size: hashed.size,
-            content: Some(hashed.content),
-        };
-        self.stamp = hashed.stamp;
-    }
-}
-
 /// Tells the files of a source that may have several names apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkIdentity(pub Vec<u8>);

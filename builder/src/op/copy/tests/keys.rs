@@ -7,11 +7,10 @@ use cache::digest::{CacheKey, ContentDigest};
 use cache::layer::entry::{Entry, EntryKind};
 use frontend::graph::{Chmod, InputIndex, Owner};
 
+use super::super::nodes::Nodes;
 use super::super::place::Ground;
 use super::super::plan::{Bytes, Place, PlannedEntry, PlannedKind, Version, layer_key};
-use super::super::selection::{
-    Node, Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment,
-};
+use super::super::selection::{Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::super::source::{LinkIdentity, SourceEntry, SourceKind};
 use super::super::target::Target;
 use crate::op::file_key::content_key;
@@ -28,6 +27,21 @@ fn entry(kind: SourceKind) -> SourceEntry {
         link: None,
         stamp: None,
     }
+}
+
+/// Something that is selected.
+struct Node {
+    relative: Vec<u8>,
+    entry: SourceEntry,
+    reason: Reason,
+}
+
+fn listed(nodes: Vec<Node>) -> Nodes {
+    let mut list = Nodes::default();
+    for node in nodes {
+        list.push(&node.relative, node.entry, node.reason);
+    }
+    list
 }
 
 fn node(relative: &str, kind: SourceKind) -> Node {
@@ -51,6 +65,15 @@ fn owner(group: Option<&str>) -> Option<Owner> {
 
 /// The key of a COPY of a directory with two files, onto a base, with one thing changed.
 fn selected(change: impl FnOnce(&mut SelectedCopy)) -> CacheKey {
+    selected_nodes(|_| {}, change)
+}
+
+fn selected_nodes(
+    change_nodes: impl FnOnce(&mut Vec<Node>),
+    change: impl FnOnce(&mut SelectedCopy),
+) -> CacheKey {
+    let mut nodes = vec![node("", SourceKind::Directory), file("a"), file("b")];
+    change_nodes(&mut nodes);
     let mut copy = SelectedCopy {
         input: Some(InputIndex(1)),
         destination: "/dst/".to_owned(),
@@ -63,7 +86,7 @@ fn selected(change: impl FnOnce(&mut SelectedCopy)) -> CacheKey {
             name: b"d".to_vec(),
             path: b"/d".to_vec(),
             treatment: Treatment::Copied,
-            nodes: vec![node("", SourceKind::Directory), file("a"), file("b")],
+            nodes: listed(nodes),
         }],
     };
     change(&mut copy);
@@ -73,7 +96,7 @@ fn selected(change: impl FnOnce(&mut SelectedCopy)) -> CacheKey {
 
 /// With one thing of its first file changed.
 fn with_file(change: impl FnOnce(&mut Node)) -> CacheKey {
-    selected(|copy| change(&mut copy.picks[0].nodes[1]))
+    selected_nodes(|nodes| change(&mut nodes[1]), |_| {})
 }
 
 /// With its first file being something else.
@@ -96,8 +119,8 @@ fn mkfile(path: &str, mode: u32, data: &[u8]) -> SelectedAction {
 }
 
 /// The first two files are one.
-fn linked(copy: &mut SelectedCopy) {
-    for node in &mut copy.picks[0].nodes[1..] {
+fn linked(nodes: &mut [Node]) {
+    for node in &mut nodes[1..] {
         node.entry.link = Some(LinkIdentity(b"inode".to_vec()));
     }
 }
@@ -142,9 +165,9 @@ fn keys_of_selections_are_those_recorded() {
         ("nothing found", selected(|copy| copy.picks.clear())),
         (
             "file less",
-            selected(|copy| drop(copy.picks[0].nodes.pop())),
+            selected_nodes(|nodes| drop(nodes.pop()), |_| {}),
         ),
-        ("hard links", selected(linked)),
+        ("hard links", selected_nodes(|nodes| linked(nodes), |_| {})),
         ("file's name", with_file(|file| file.relative.push(b'2'))),
         (
             "file's content",
