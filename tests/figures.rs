@@ -39,6 +39,28 @@ fn a_tree_of_many_files_takes_little_memory() {
     assert_small(&place, "20 000 files, one edited");
 }
 
+/// Bytes of memory that a file more of a context may take. A build from nothing takes twice to three times that, as it
+/// holds what was selected, what is planned and what is learnt for the next build, of which an unchanged one holds half.
+const BYTES_A_FILE: u64 = 256;
+
+/// What a build of one file takes, in KB, with something to spare: the program itself, the stacks of its threads, buffers.
+const ONE_FILE: u64 = 14 << 10;
+
+#[test]
+fn memory_grows_by_few_bytes_a_file() {
+    const FILES: u64 = 20_000;
+    let place = Place::with_dockerfile("FROM scratch\nCOPY . /x\n");
+    for number in 0..FILES {
+        place.file(&format!("d{:03}/file-{number:05}", number / 200), "text");
+    }
+    for (what, times) in [("anew", 3), ("unchanged", 2)] {
+        let (outcome, most) = measured(&place, &place.context(), &[]);
+        drop(outcome.success());
+        let limit = ONE_FILE + ((FILES * BYTES_A_FILE * times) >> 10);
+        assert!(most > 0 && most < limit, "{most} KB of {limit}, {what}");
+    }
+}
+
 #[test]
 fn a_file_larger_than_memory_may_be_takes_little() {
     let place = Place::with_dockerfile("FROM scratch\nCOPY big /\n");
