@@ -54,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
         base_input: None,
         room_bytes: 16 << 20,
     };
-    let Ok(plan) = plan_on(&selection, &sources, &ground) else {
+    let Ok(plan) = plan_on(selection, &sources, &ground) else {
         return;
     };
     if !rustix::process::geteuid().is_root() {

@@ -99,7 +99,8 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         };
         return Ok(known(op, base.as_ref(), plan, &selection.files()));
     }
-    let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
+    let files = selection.files();
+    let plan = place_all(steps, op, inputs, selection, &mut trees)?;
     let layer_key = plan.key();
     steps.remember_key(&by_content, &layer_key)?;
     if let Some(definition) = definition {
@@ -109,7 +110,7 @@ fn key_of_inputs(steps: &Steps, inputs: &[VertexId], op: &FileOp) -> Result<Keye
         layer_key,
         plan: Mutex::new(Some((plan, trees))),
     };
-    Ok(known(op, base.as_ref(), plan, &selection.files()))
+    Ok(known(op, base.as_ref(), plan, &files))
 }
 
 /// What is copied in readable form, as far as it shows without the results of other steps.
@@ -278,7 +279,7 @@ fn place_all(
     steps: &Steps,
     op: &FileOp,
     inputs: &[VertexId],
-    selection: &Selection,
+    selection: Selection,
     trees: &mut Trees,
 ) -> Result<CopyPlan, StepError> {
     let base = match op.base.and_then(|index| inputs.get(index.0)) {
@@ -380,7 +381,7 @@ fn run_on(
             };
             let mut trees = trees_of(steps, inputs, op)?.map_err(not_done)?;
             let selection = select_all(steps, inputs, op, &trees)?;
-            let plan = place_all(steps, op, inputs, &selection, &mut trees)?;
+            let plan = place_all(steps, op, inputs, selection, &mut trees)?;
             (plan, trees)
         }
     };

@@ -130,7 +130,7 @@ pub(super) fn copy_out(
         &sources,
         steps.settings.threads,
     )?;
-    let plan = place(&selection, &sources, None)?;
+    let plan = place(selection, &sources, None)?;
     apply(plan, &sources, directory, steps.settings.threads)?;
     Ok(())
 }

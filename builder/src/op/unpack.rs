@@ -66,7 +66,7 @@ pub(crate) fn unpack(
         base_input: None,
         room_bytes: layers.free_bytes(),
     };
-    let plan = plan_on(&selection, &sources, &ground)?;
+    let plan = plan_on(selection, &sources, &ground)?;
     refuse_deletions(&plan)?;
     let made = layers.new_tree()?;
     let (index, packed) =

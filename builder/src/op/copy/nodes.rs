@@ -201,6 +201,14 @@ impl Nodes {
         blocks.flat_map(|block| (0..block.nodes.len()).map(|at| block.node(at)))
     }
 
+    /// The same in parts, for who lets go of each when it was seen.
+    pub(super) fn into_blocks(self) -> impl Iterator<Item = Self> {
+        self.blocks.into_iter().map(|block| Self {
+            count: block.nodes.len(),
+            blocks: vec![block],
+        })
+    }
+
     /// The first, which is the source itself.
     pub(super) fn first(&self) -> Option<Node<'_>> {
         self.iter().next()
@@ -329,6 +337,10 @@ mod tests {
             .map(|node| (node.relative.to_vec(), node.entry));
         assert_eq!(found.collect::<Vec<_>>(), all);
         assert_eq!(nodes.unread().count(), 0);
+        let parts: Vec<Nodes> = nodes.into_blocks().collect();
+        assert_eq!(parts.iter().map(Nodes::len).max(), Some(BLOCK));
+        let found = parts.iter().flat_map(Nodes::iter).map(|node| node.entry);
+        assert!(found.eq(all.into_iter().map(|(_, entry)| entry)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use frontend::graph::{InputIndex, Owner};
 use super::archive;
 use super::chmod::ModeChange;
 use super::error::{CopyError, shown};
-use super::nodes::Node;
+use super::nodes::{Node, Nodes};
 use super::owner::{Ids, resolve_owner};
 use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind};
 use super::resolve::{Step, clean, join, split};
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Ground<'_> {
 
 /// Plans the layer of a selection on a base; `None` is scratch.
 pub fn plan(
-    selection: &Selection,
+    selection: Selection,
     sources: &Sources<'_>,
     base: Option<&dyn Destination>,
 ) -> Result<CopyPlan, CopyError> {
@@ -50,9 +50,9 @@ pub fn plan(
     plan_on(selection, sources, &ground)
 }
 
-/// Plans the layer of a selection.
+/// Plans the layer of a selection, which goes as the plan grows: of very many files there is no room for both.
 pub fn plan_on(
-    selection: &Selection,
+    selection: Selection,
     sources: &Sources<'_>,
     ground: &Ground<'_>,
 ) -> Result<CopyPlan, CopyError> {
@@ -60,12 +60,12 @@ pub fn plan_on(
         target: Target::new(ground),
         groups: 0,
     };
-    for action in &selection.actions {
+    for action in selection.actions {
         match action {
             SelectedAction::Mkdir { path, mode, owner } => {
-                placing.mkdir(path, *mode, owner.as_ref())?;
+                placing.mkdir(&path, mode, owner.as_ref())?;
             }
-            SelectedAction::Mkfile { path, mode, data } => placing.mkfile(path, *mode, data)?,
+            SelectedAction::Mkfile { path, mode, data } => placing.mkfile(&path, mode, &data)?,
             SelectedAction::Copy(copy) => placing.copy(copy, sources)?,
         }
     }
@@ -80,7 +80,6 @@ struct Placing<'a> {
 /// A destination being filled by one pick.
 struct Placement<'p> {
     copy: &'p SelectedCopy,
-    pick: &'p Pick,
     owner: Option<Ids>,
     /// Where the pick itself goes.
     at: Vec<u8>,
@@ -120,17 +119,17 @@ impl Placing<'_> {
             .transpose()
     }
 
-    fn copy(&mut self, copy: &SelectedCopy, sources: &Sources<'_>) -> Result<(), CopyError> {
+    fn copy(&mut self, mut copy: SelectedCopy, sources: &Sources<'_>) -> Result<(), CopyError> {
         let owner = self.owner(copy.owner.as_ref())?;
-        for pick in &copy.picks {
+        for pick in std::mem::take(&mut copy.picks) {
             match pick.treatment {
-                Treatment::Copied => self.copy_pick(copy, pick, owner)?,
+                Treatment::Copied => self.copy_pick(&copy, pick, owner)?,
                 Treatment::Unpacked => {
                     let tree = tree_of(copy.input, sources);
                     let at = self.target.resolve(copy.destination.as_bytes())?;
                     let unpacking = archive::Unpacking {
                         tree,
-                        pick,
+                        pick: &pick,
                         input: copy.input,
                         owner,
                         at,
@@ -145,7 +144,7 @@ impl Placing<'_> {
     fn copy_pick(
         &mut self,
         copy: &SelectedCopy,
-        pick: &Pick,
+        pick: Pick,
         owner: Option<Ids>,
     ) -> Result<(), CopyError> {
         let Some(root) = pick.nodes.first() else {
@@ -178,37 +177,48 @@ impl Placing<'_> {
             split(&at).map_or_else(Vec::new, |(parent, _)| parent.to_vec())
         };
         self.target.make_directories(&parent, created_mode, owner)?;
-        self.place(&Placement {
+        let placement = Placement {
             copy,
-            pick,
             owner,
             at,
             root: Arc::new(Place {
                 input: copy.input,
-                path: pick.path.clone(),
+                path: pick.path,
             }),
-        })
+        };
+        self.place(&placement, pick.nodes)
     }
 
-    fn place(&mut self, placement: &Placement<'_>) -> Result<(), CopyError> {
+    fn place(&mut self, placement: &Placement<'_>, nodes: Nodes) -> Result<(), CopyError> {
         let mut links: BTreeMap<LinkIdentity, u32> = BTreeMap::new();
-        for node in placement.pick.nodes.iter() {
-            let path = join(&placement.at, node.relative);
-            if node.entry.kind == SourceKind::Directory {
-                self.place_directory(placement, &node, path)?;
-                continue;
+        for block in nodes.into_blocks() {
+            for node in block.iter() {
+                self.place_node(placement, &node, &mut links)?;
             }
-            self.refuse_directory(&path)?;
-            let group = node.entry.link.clone().map(|identity| {
-                let groups = &mut self.groups;
-                *links.entry(identity).or_insert_with(|| {
-                    *groups += 1;
-                    *groups
-                })
-            });
-            let kind = kind_of(placement, &node, group.unwrap_or(0));
-            self.target.put(planned(placement, &node, path, kind));
         }
+        Ok(())
+    }
+
+    fn place_node(
+        &mut self,
+        placement: &Placement<'_>,
+        node: &Node<'_>,
+        links: &mut BTreeMap<LinkIdentity, u32>,
+    ) -> Result<(), CopyError> {
+        let path = join(&placement.at, node.relative);
+        if node.entry.kind == SourceKind::Directory {
+            return self.place_directory(placement, node, path);
+        }
+        self.refuse_directory(&path)?;
+        let group = node.entry.link.clone().map(|identity| {
+            let groups = &mut self.groups;
+            *links.entry(identity).or_insert_with(|| {
+                *groups += 1;
+                *groups
+            })
+        });
+        let kind = kind_of(placement, node, group.unwrap_or(0));
+        self.target.put(planned(placement, node, path, kind));
         Ok(())
     }
 

@@ -396,7 +396,7 @@ fn what_has_no_room_is_refused_before_it_is_written() {
             base_input: None,
             room_bytes,
         };
-        let planned = super::super::place::plan_on(&selection, &sources, &ground);
+        let planned = super::super::place::plan_on(selection.clone(), &sources, &ground);
         assert_eq!(planned.is_ok(), fits, "{room_bytes}");
     }
 }

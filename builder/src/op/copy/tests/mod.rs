@@ -175,7 +175,7 @@ impl World {
             .map(|stack| stack_source("base", stack.clone(), self.path("../tree")));
         let base = base.as_ref().map(|base| base as &dyn Destination);
         let selection = select(actions, &sources, 2)?;
-        Ok(then(plan(&selection, &sources, base)?, &sources))
+        Ok(then(plan(selection, &sources, base)?, &sources))
     }
 
     fn plan(&self, actions: &[FileAction]) -> Result<CopyPlan, CopyError> {

@@ -373,7 +373,7 @@ fn owners_of_stages_are_kept() {
     let list = |path: &str| {
         let actions = changed(&[path], "/dst", |action| action.keeps_owner = true);
         let selection = select(&actions, &sources, 1).unwrap();
-        listing(&plan(&selection, &sources, None).unwrap())
+        listing(&plan(selection, &sources, None).unwrap())
     };
     let expected = [
         "d 0755 0:0 dst",
