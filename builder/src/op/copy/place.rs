@@ -60,6 +60,7 @@ pub fn plan_on(
         target: Target::new(ground),
         groups: 0,
     };
+    let archives = unpacked(&selection);
     for action in selection.actions {
         match action {
             SelectedAction::Mkdir { path, mode, owner } => {
@@ -69,7 +70,22 @@ pub fn plan_on(
             SelectedAction::Copy(copy) => placing.copy(copy, sources)?,
         }
     }
-    placing.target.finish()
+    Ok(placing.target.finish()?.of_archives(&archives))
+}
+
+/// The digests of the archives that are unpacked.
+fn unpacked(selection: &Selection) -> Vec<ContentDigest> {
+    let copies = selection.actions.iter().filter_map(|action| match action {
+        SelectedAction::Copy(copy) => Some(copy),
+        SelectedAction::Mkdir { .. } | SelectedAction::Mkfile { .. } => None,
+    });
+    let picks = copies.flat_map(|copy| &copy.picks);
+    let archives = picks.filter(|pick| pick.treatment == Treatment::Unpacked);
+    let content = |pick: &Pick| match pick.nodes.first()?.entry.kind {
+        SourceKind::File { content, .. } => content,
+        _ => None,
+    };
+    archives.filter_map(content).collect()
 }
 
 struct Placing<'a> {

@@ -206,7 +206,21 @@ impl CopyPlan {
         })
     }
 
-    /// The layer key: everything of the layer but times and where bytes lie.
+    /// Puts what is unpacked in the key. An archive of which anything changed is unpacked again, as by BuildKit: it is known
+    /// by its bytes, so the times of its members count, other than those of files that are copied.
+    pub(super) fn of_archives(mut self, archives: &[ContentDigest]) -> Self {
+        if !archives.is_empty() {
+            let mut key = KeyBuilder::new("copy layer of archives");
+            key.key("layer", &self.key);
+            for archive in archives {
+                key.bytes("archive", &archive.0);
+            }
+            self.key = key.finish();
+        }
+        self
+    }
+
+    /// The layer key: everything of the layer but times and where bytes lie, and the bytes of archives.
     pub fn key(&self) -> CacheKey {
         self.key
     }

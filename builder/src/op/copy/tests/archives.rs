@@ -220,6 +220,27 @@ fn a_further_name_changes_the_file() {
 }
 
 #[test]
+fn an_archive_with_other_times_is_another_layer_whatever_it_goes_onto() {
+    let archive = |mtime| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_path("f").unwrap();
+        header.set_mode(0o644);
+        header.set_mtime(mtime);
+        header.set_cksum();
+        builder.append(&header, std::io::empty()).unwrap();
+        builder.into_inner().unwrap()
+    };
+    let key = |base: &[&str], mtime| {
+        let world = with_archive(base, &archive(mtime));
+        world.plan(&add(&["t"], "/dst/")).unwrap().key()
+    };
+    let original = key(&["d /dst"], 1000);
+    assert_ne!(key(&["d /dst"], 2000), original);
+    assert_eq!(key(&["d /dst", "f /dst/other o"], 1000), original);
+}
+
+#[test]
 fn replaced_folders_do_not_shine_through() {
     let world = with_archive(
         &["d /dst", "d /dst/x", "f /dst/x/old o"],
