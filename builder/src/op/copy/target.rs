@@ -34,8 +34,11 @@ pub(super) struct Target<'a> {
     room_bytes: u64,
     /// About as many bytes as all that was planned takes in memory.
     held_bytes: usize,
-    /// What the names of a link group have in common, as the last of them to be planned has it.
+    /// What the names of a link group have in common, as the last of them to be planned has it; only of groups of which
+    /// more than one name was planned.
     shared: BTreeMap<u32, Shared>,
+    /// Of each link group, whether a name was planned.
+    has_name: Vec<bool>,
 }
 
 /// What a file has once, however many names it has.
@@ -57,6 +60,7 @@ impl<'a> Target<'a> {
             room_bytes: ground.room_bytes,
             held_bytes: 0,
             shared: BTreeMap::new(),
+            has_name: Vec::new(),
         }
     }
 
@@ -160,20 +164,30 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
+    /// Whether a file of a link group was planned before.
+    fn is_further_name(&mut self, group: u32) -> bool {
+        // Groups are numbered from 1 as they come.
+        let Some(at) = usize::try_from(group).ok().and_then(|at| at.checked_sub(1)) else {
+            return false;
+        };
+        if self.has_name.len() <= at {
+            self.has_name.resize(at + 1, false);
+        }
+        std::mem::replace(&mut self.has_name[at], true)
+    }
+
     /// Plans an entry, in place of one planned for its path. A further name of a file changes the file: its owner, mode and
-    /// time, and its capability if it brings one.
+    /// time, and its capability, which is lost if the name brings none, as a change of owner takes it away.
     pub(super) fn put(&mut self, entry: PlannedEntry) {
         if let PlannedKind::File { group, .. } = entry.kind
-            && group != 0
+            && self.is_further_name(group)
         {
-            let before = self.shared.remove(&group);
-            let kept = before.and_then(|before| before.capability);
             let shared = Shared {
                 mode: entry.mode,
                 uid: entry.uid,
                 gid: entry.gid,
                 mtime: entry.mtime,
-                capability: entry.capability.clone().or(kept),
+                capability: entry.capability.clone(),
             };
             self.shared.insert(group, shared);
         }
