@@ -483,6 +483,50 @@ fn what_the_disk_has_no_room_for_is_not_unpacked() {
 }
 
 #[test]
+fn room_for_a_base_is_made_of_what_nobody_needs() {
+    let place = guarded();
+    let disk = SmallDisk::mount(place.root(), "96m");
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut noise = |bytes: usize| -> Vec<u8> {
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random.to_le_bytes()
+        };
+        std::iter::repeat_with(&mut next)
+            .flatten()
+            .take(bytes)
+            .collect()
+    };
+    fs::write(place.context().join("junk"), noise(48 << 20)).unwrap();
+    place.file("Dockerfile", "FROM scratch\nCOPY junk /\n");
+    // As if it were a part of a large disk: only what fits counts.
+    let build = |args: &[&str]| {
+        let mut command = place.build_command();
+        command.env("BUILD_MAX_USED_SPACE", "10GB");
+        drop(finish(command.args(args).arg(place.context())).success());
+    };
+    build(&[]);
+    store::settled(&place.root());
+    // Compresses to a third.
+    let text: Vec<u8> = noise(10 << 20)
+        .chunks(16)
+        .flat_map(|bytes| bytes.repeat(4))
+        .collect();
+    fs::write(place.path("text.tar"), tar(&[member(b'0', b"text", &text)])).unwrap();
+    let dir = place.path("layout");
+    layout::write(&dir, &[&place.path("text.tar")], &layout::config());
+    assert!(disk.free_bytes() > 40 << 20, "room for the blob and more");
+    let base = format!("--build-context=base=oci-layout://{}", dir.display());
+    place.file(
+        "Dockerfile",
+        "FROM base\nWORKDIR /w\nCOPY --from=busybox /bin /bin\nRUN [\"true\"]\n",
+    );
+    build(&[&base]);
+}
+
+#[test]
 fn a_tree_of_two_thousand_levels_is_built_copied_and_removed() {
     let path = "d/".repeat(2_000);
     let records = [("path", path.as_bytes())];

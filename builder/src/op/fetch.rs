@@ -87,9 +87,16 @@ impl Layers {
         if let Some(layer) = self.store.layer(diff_id)? {
             return Ok(layer);
         }
-        let (index, size) = self.with_blob(diff_id, |blob| {
-            self.read_tar(diff_id, blob, |tar| Ok(scan(tar)?))
-        })?;
+        self.with_blob(diff_id, |blob| self.read_layer(diff_id, blob))
+    }
+
+    /// Reads a blob for the index of its layer.
+    pub(super) fn read_layer(
+        &self,
+        diff_id: &DiffId,
+        blob: &Descriptor,
+    ) -> Result<Arc<Layer>, StepError> {
+        let (index, size) = self.read_tar(diff_id, blob, |tar| Ok(scan(tar)?))?;
         locked(&self.made).insert(diff_id.clone());
         Ok(self.store.register(diff_id, index, size)?)
     }

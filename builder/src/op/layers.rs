@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ScopedJoinHandle;
 
 use cache::blob::dir::DirStore;
-use cache::digest::DiffId;
+use cache::digest::{Descriptor, DiffId};
 use cache::durable::BootId;
 use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
@@ -256,11 +256,22 @@ impl Layers {
         }
         let turn = self.turn(diff_id);
         let _turn = locked(&turn);
-        locked(&self.made).insert(diff_id.clone());
         let known = self.store.layer(diff_id)?;
+        // While its turn was waited for, another step may have made it.
+        if let Some(layer) = &known
+            && layer.tree(&self.format).is_some()
+        {
+            return Ok(Arc::clone(layer));
+        }
+        locked(&self.made).insert(diff_id.clone());
         self.with_blob(diff_id, |blob| {
-            // Before it has been read once, no more is known than how big it is compressed.
-            let size = known.as_ref().map_or(blob.size, |layer| layer.size());
+            let size = match &known {
+                Some(layer) => layer.size(),
+                // Where it may not fit, how big it is has to be known, so that room is made.
+                None if self.is_short_of_room(blob) => self.read_layer(diff_id, blob)?.size(),
+                // Only how big it is compressed is known before it has been read.
+                None => blob.size,
+            };
             self.room.reserve(size)?;
             let open = || {
                 Ok(Roomy {
@@ -268,8 +279,17 @@ impl Layers {
                     left: self.free_bytes(),
                 })
             };
-            Ok(self.store.ensure_tree(diff_id, &self.format, open)?)
+            let layer = self.store.ensure_tree(diff_id, &self.format, open)?;
+            self.room.wrote(layer.size().saturating_sub(size))?;
+            Ok(layer)
         })
+    }
+
+    /// Whether what a blob unpacks to might not fit: nobody compresses files to less than this part of them, but for
+    /// holes and the like.
+    fn is_short_of_room(&self, blob: &Descriptor) -> bool {
+        const USUAL_RATIO: u64 = 20;
+        blob.size.saturating_mul(USUAL_RATIO) > self.free_bytes()
     }
 
     /// The indexes of a stack, bottom first.
