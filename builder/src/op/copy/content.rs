@@ -62,12 +62,14 @@ fn copy_extents(mut source: &File, target: &mut File, length: u64) -> io::Result
     let mut at = 0;
     while at < length {
         let data = match seek(source, Kernel::Data(at)) {
+            Ok(found) => found.min(length),
             // Nothing but a hole follows.
             Err(Errno::NXIO) => length,
-            found => found?.min(length),
+            // Not every file system tells.
+            Err(_) => at,
         };
         let end = match data < length {
-            true => seek(source, Kernel::Hole(data))?.min(length),
+            true => seek(source, Kernel::Hole(data)).map_or(length, |found| found.min(length)),
             false => length,
         };
         source.seek(SeekFrom::Start(data))?;
