@@ -9,6 +9,9 @@ use frontend::graph::{
 use super::copy::selection::Selection;
 use super::steps::Steps;
 
+// What a key stands for in a store is the layer that the rules of copying gave when it was made. A change of those rules
+// that gives other layers changes the number in the names of the two kinds of keys here.
+
 /// The key by definition: there is none if a source is a context, which only its content can tell.
 pub(super) fn definition_key(
     steps: &Steps,
@@ -42,7 +45,7 @@ fn key_by_definition(
     base: Option<&CacheKey>,
     sources: &[Option<CacheKey>],
 ) -> CacheKey {
-    let mut key = KeyBuilder::new("file by definition");
+    let mut key = KeyBuilder::new("file by definition, 2");
     match base {
         Some(base) => key.key("base", base),
         None => key.absent("base"),
@@ -59,7 +62,7 @@ fn key_by_definition(
 
 /// What is copied, and onto which state.
 pub(super) fn content_key(selection: &Selection, base: Option<&CacheKey>) -> CacheKey {
-    let mut key = KeyBuilder::new("file by content");
+    let mut key = KeyBuilder::new("file by content, 2");
     match base {
         Some(base) => key.key("base", base),
         None => key.absent("base"),
