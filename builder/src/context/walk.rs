@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cache::checksum::file::{HashError, hash_opened};
+use cache::checksum::file::{HashError, hash_opened_while};
 use cache::checksum::stat_cache::{FileStat, StatCache};
 use cache::digest::ContentDigest;
 use rustix::fs::{
@@ -247,15 +247,7 @@ impl ContextDir {
                 is_settled: true,
             });
         }
-        let open = || {
-            let file = self.open_inside(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-            Ok(File::from(file))
-        };
-        let hashed = hash_opened(open, &self.cache).map_err(|source| ContextError::Hash {
-            path: self.shown(path),
-            source,
-        });
-        let (content, stat) = hashed?;
+        let (content, stat) = self.hash(path, &|| true)?;
         Ok(HashedFile {
             content,
             stat,
@@ -264,18 +256,39 @@ impl ContextDir {
         })
     }
 
-    /// Hashes a regular file for a later [`Self::digest`] of the same version; not if that would have to read it again.
+    fn hash(
+        &self,
+        path: &[u8],
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(ContentDigest, FileStat), ContextError> {
+        let open = || {
+            let file = self.open_inside(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+            Ok(File::from(file))
+        };
+        hash_opened_while(open, &self.cache, is_wanted).map_err(|source| ContextError::Hash {
+            path: self.shown(path),
+            source,
+        })
+    }
+
+    /// Hashes a regular file for a later [`Self::digest`] of the same version, as long as `is_wanted` says so; not if that
+    /// would have to read it again.
     ///
     /// # Errors
     ///
-    /// The file cannot be read.
-    pub fn digest_ahead(&self, path: &[u8], stat: &FileStat) -> Result<(), ContextError> {
+    /// The file cannot be read, or is not wanted any more.
+    pub fn digest_ahead(
+        &self,
+        path: &[u8],
+        stat: &FileStat,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(), ContextError> {
         let root = fstat(&self.root).map_err(self.fail("examine", b""))?;
         let is_of_use = stat.device == root.st_dev && self.cache.keeps(stat, &self.root);
-        match is_of_use {
-            true => self.digest(path, stat).map(drop),
-            false => Ok(()),
+        if is_of_use && self.cache.get(stat).is_none() {
+            self.hash(path, is_wanted)?;
         }
+        Ok(())
     }
 
     /// Opens a regular file.

@@ -56,6 +56,15 @@ pub fn hash_opened(
     open: impl Fn() -> io::Result<File>,
     cache: &StatCache,
 ) -> Result<(ContentDigest, FileStat), HashError> {
+    hash_opened_while(open, cache, &|| true)
+}
+
+/// As [`hash_opened`], as long as `is_wanted` says so: else an error.
+pub fn hash_opened_while(
+    open: impl Fn() -> io::Result<File>,
+    cache: &StatCache,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(ContentDigest, FileStat), HashError> {
     for _ in 0..ATTEMPTS {
         let file = open()?;
         let before = regular(&fstat(&file).map_err(io::Error::from)?)?;
@@ -63,7 +72,11 @@ pub fn hash_opened(
             return Ok((digest, before));
         }
         let begun = clock();
-        let digest = hash_reader(&file, before.size)?;
+        let wanted = Wanted {
+            inner: &file,
+            is_wanted,
+        };
+        let digest = hash_reader(wanted, before.size)?;
         let after = regular(&fstat(&file).map_err(io::Error::from)?)?;
         if before == after {
             cache.put(&before, digest, begun, &file);
@@ -71,6 +84,21 @@ pub fn hash_opened(
         }
     }
     Err(HashError::KeepsChanging)
+}
+
+/// A reader that fails when it is no longer wanted.
+struct Wanted<'a, R> {
+    inner: R,
+    is_wanted: &'a dyn Fn() -> bool,
+}
+
+impl<R: Read> Read for Wanted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match (self.is_wanted)() {
+            true => self.inner.read(buffer),
+            false => Err(io::Error::other("it is not wanted any more")),
+        }
+    }
 }
 
 fn regular(stat: &Stat) -> Result<FileStat, HashError> {

@@ -28,7 +28,7 @@ use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
 use super::target::Target;
 
-/// What a plan may take in memory: about a million members.
+/// What a plan may hold in memory, some two million members; up to twice that while its lists grow.
 const MAX_HELD_BYTES: usize = 384 << 20;
 
 /// What decoding xz may take: the dictionary of `xz -9` has 64 MiB, the largest of all 4 GiB.

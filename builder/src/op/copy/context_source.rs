@@ -29,7 +29,7 @@ impl ContextSource {
 }
 
 /// A context of which the files are hashed ahead: what it says of them is of no use, what is remembered for
-/// [`ContextSource`] is. Once it is told to stop it has no files.
+/// [`ContextSource`] is. Once it is told to stop it has no files that can be read.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     context: ContextSource,
@@ -65,9 +65,9 @@ impl SourceTree for ReadAhead {
 
     fn digest(&self, path: &[u8], entry: &SourceEntry) -> Result<Hashed, SourceError> {
         let stat = entry.stamp.unwrap_or_default();
-        if !self.stop.is_set() {
-            self.context.directory.digest_ahead(path, &stat)?;
-        }
+        let is_wanted = || !self.stop.is_set();
+        let context = &self.context.directory;
+        context.digest_ahead(path, &stat, &is_wanted)?;
         Ok(Hashed {
             size: stat.size,
             content: ContentDigest([0; 32]),
