@@ -25,7 +25,8 @@ use crate::root::StatePaths;
 
 /// First and longest pause between two looks at a lock held by somebody else. flock cannot be waited for and cancelled
 /// at once without signals; a step takes milliseconds at least, so these pauses cost little.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(25));
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
 /// What to do while somebody else has the lock.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +35,19 @@ pub enum Wait<'a> {
     Never,
     /// Wait until the flag is set.
     UntilCanceled(&'a AtomicBool),
+}
+
+impl Wait<'_> {
+    /// Pauses, longer each time; false if waiting is over. `pause` is [`FIRST_PAUSE`] at first.
+    pub(crate) fn pause(self, pause: &mut Duration) -> bool {
+        match self {
+            Self::Never => return false,
+            Self::UntilCanceled(flag) if flag.load(Ordering::Relaxed) => return false,
+            Self::UntilCanceled(_) => std::thread::sleep(*pause),
+        }
+        *pause = (*pause * 2).min(LONGEST_PAUSE);
+        true
+    }
 }
 
 /// The right to run a step; given back when dropped.
@@ -117,19 +131,16 @@ pub(crate) fn lock(
         LockMode::Shared => FlockOperation::NonBlockingLockShared,
         LockMode::Exclusive => FlockOperation::NonBlockingLockExclusive,
     };
-    let (mut pause, longest) = PAUSES;
+    let mut pause = FIRST_PAUSE;
     loop {
         match flock_now(file, attempt) {
             Ok(()) => return Ok(true),
             Err(Errno::WOULDBLOCK | Errno::INTR) => {}
             Err(errno) => return Err(errno).attempt("lock", path),
         }
-        match wait {
-            Wait::Never => return Ok(false),
-            Wait::UntilCanceled(flag) if flag.load(Ordering::Relaxed) => return Ok(false),
-            Wait::UntilCanceled(_) => std::thread::sleep(pause),
+        if !wait.pause(&mut pause) {
+            return Ok(false);
         }
-        pause = (pause * 2).min(longest);
     }
 }
 

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::claim::{LockMode, Wait, lock, lock_file};
+use crate::claim::{FIRST_PAUSE, LockMode, Wait, lock, lock_file};
 use crate::digest::hex;
 use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
 use crate::remove::remove_tree;
@@ -266,13 +266,21 @@ impl Folder {
     ) -> Result<Option<MountDirectory>, IoError> {
         let path = self.path.join(number.to_string());
         let lock_path = path.with_extension("lock");
+        let mut pause = FIRST_PAUSE;
         loop {
             let is_ready = path.with_extension("ready").exists();
             let mode = match sharing {
                 Sharing::Shared if is_ready => LockMode::Shared,
                 Sharing::Shared | Sharing::Locked | Sharing::Private => LockMode::Exclusive,
             };
-            let Some(file) = lock_file(&lock_path, mode, wait)? else {
+            let is_being_made = sharing == Sharing::Shared && !is_ready;
+            // Who makes the first content lets others in when it is complete, and goes on using the directory: which lock
+            // will do is looked at anew each time.
+            let patience = if is_being_made { Wait::Never } else { wait };
+            let Some(file) = lock_file(&lock_path, mode, patience)? else {
+                if is_being_made && wait.pause(&mut pause) {
+                    continue;
+                }
                 return Ok(None);
             };
             let is_ready_now = path.with_extension("ready").exists();
@@ -347,6 +355,30 @@ mod tests {
         assert!(!third.is_new());
         assert_eq!(third.path(), second.path());
         assert!(third.path().join("whole").exists());
+    }
+
+    #[test]
+    fn who_waits_for_the_first_content_shares_it_when_it_is_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let mut first = take(&paths, Sharing::Shared, Start::Kept).unwrap();
+        let (sender, shared) = std::sync::mpsc::channel();
+        let of_thread = paths.clone();
+        let waiting = std::thread::spawn(move || {
+            let never = AtomicBool::new(false);
+            let requests = [request("id", Sharing::Shared, Start::Kept)];
+            let wait = Wait::UntilCanceled(&never);
+            let taken = acquire(&of_thread, &requests, wait).unwrap().unwrap();
+            sender.send(taken.directories[0].is_new()).unwrap();
+        });
+        // It waits by now; if it does not, it has nothing to wait for.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(shared.try_recv().is_err());
+        first.ready().unwrap();
+        let is_new = shared.recv_timeout(std::time::Duration::from_secs(10));
+        drop(first);
+        waiting.join().unwrap();
+        assert_eq!(is_new, Ok(false), "it waited until the first user was gone");
     }
 
     #[test]
