@@ -3,6 +3,7 @@
 //! As BuildKit's `RootPath`: what is missing is cleaned by its text, so that the answer is also where something would be
 //! made.
 
+use cache::layer::entry::EntryKind;
 use cache::layer::path::LONGEST_PATH;
 
 /// What a look-up finds, as far as resolution cares.
@@ -14,6 +15,21 @@ pub enum Step {
     Link(Vec<u8>),
     /// Anything else.
     Other,
+}
+
+impl From<&EntryKind> for Step {
+    fn from(kind: &EntryKind) -> Self {
+        match kind {
+            EntryKind::Directory { .. } => Self::Directory,
+            EntryKind::Symlink { target } => Self::Link(target.clone()),
+            EntryKind::File { .. }
+            | EntryKind::HardLink { .. }
+            | EntryKind::CharDevice { .. }
+            | EntryKind::BlockDevice { .. }
+            | EntryKind::Fifo
+            | EntryKind::Whiteout => Self::Other,
+        }
+    }
 }
 
 /// Where a path leads.

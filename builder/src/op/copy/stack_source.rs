@@ -151,16 +151,7 @@ impl SourceTree for StackSource {
 impl Destination for StackSource {
     fn lookup(&self, path: &[u8]) -> Result<Option<DestinationEntry>, SourceError> {
         Ok(self.stack.lookup(path).map(|found| DestinationEntry {
-            kind: match &found.inode.kind {
-                EntryKind::Directory { .. } => Step::Directory,
-                EntryKind::Symlink { target } => Step::Link(target.clone()),
-                EntryKind::File { .. }
-                | EntryKind::HardLink { .. }
-                | EntryKind::CharDevice { .. }
-                | EntryKind::BlockDevice { .. }
-                | EntryKind::Fifo
-                | EntryKind::Whiteout => Step::Other,
-            },
+            kind: Step::from(&found.inode.kind),
             mode: found.inode.mode,
             uid: found.inode.uid,
             gid: found.inode.gid,

@@ -299,16 +299,7 @@ fn link_groups(nodes: &mut [Node], origins: &mut [Origin], shared: &BTreeMap<u32
 
 fn as_destination(entry: &Entry) -> DestinationEntry {
     DestinationEntry {
-        kind: match &entry.kind {
-            EntryKind::Directory { .. } => Step::Directory,
-            EntryKind::Symlink { target } => Step::Link(target.clone()),
-            EntryKind::File { .. }
-            | EntryKind::HardLink { .. }
-            | EntryKind::CharDevice { .. }
-            | EntryKind::BlockDevice { .. }
-            | EntryKind::Fifo
-            | EntryKind::Whiteout => Step::Other,
-        },
+        kind: Step::from(&entry.kind),
         mode: entry.mode,
         uid: entry.uid,
         gid: entry.gid,
