@@ -30,12 +30,14 @@ use rustix::fs::{Stat, fstatfs};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::digest::{ContentDigest, hex};
-use crate::io::{Attempt, IoError, Staged, read_if_present};
+use crate::io::{IoError, read_if_present};
 use crate::lock::locked;
 use crate::root::StatePaths;
 use fresh::Fresh;
+use output::Output;
 
 mod fresh;
+mod output;
 
 const MAGIC: &[u8; 8] = b"statcch1";
 const ENTRY: usize = 88;
@@ -48,9 +50,6 @@ const SETTLED_SECONDS: i64 = 2;
 /// Entries kept that the last build did not ask for, so that deleted files don't pile up: this many and as many again as
 /// it did ask for.
 const UNUSED_KEPT: usize = 10_000;
-
-/// Bytes of the file written at once.
-const WRITTEN_AT_ONCE: usize = 256 * 1024;
 
 /// A time of a file: seconds and nanoseconds.
 pub type FileTime = (i64, u32);
@@ -259,48 +258,6 @@ fn identity(entry: &[u8]) -> (u64, u64) {
         u64::from_le_bytes(bytes)
     };
     (number(0), number(8))
-}
-
-/// The file being written, a part at a time: as a whole it takes as much memory as all entries do.
-struct Output<'a> {
-    target: &'a Path,
-    staged: Staged,
-    hasher: blake3::Hasher,
-    waiting: Vec<u8>,
-}
-
-impl<'a> Output<'a> {
-    fn create(target: &'a Path) -> Result<Self, IoError> {
-        Ok(Self {
-            target,
-            staged: Staged::create(target.parent().unwrap_or(Path::new("/")))?,
-            hasher: blake3::Hasher::new(),
-            waiting: MAGIC.to_vec(),
-        })
-    }
-
-    fn add(&mut self, entry: &[u8]) -> Result<(), IoError> {
-        self.waiting.extend_from_slice(entry);
-        match self.waiting.len() {
-            ..WRITTEN_AT_ONCE => Ok(()),
-            _ => self.write(),
-        }
-    }
-
-    fn write(&mut self) -> Result<(), IoError> {
-        self.hasher.update(&self.waiting);
-        let written = self.staged.write(&self.waiting);
-        self.waiting.clear();
-        written.attempt("write", self.target)
-    }
-
-    fn finish(mut self) -> Result<(), IoError> {
-        self.write()?;
-        let check = self.hasher.finalize();
-        let written = self.staged.write(check.as_bytes());
-        written.attempt("write", self.target)?;
-        self.staged.publish(self.target)
-    }
 }
 
 /// The entries of a file's bytes, if it is whole.
