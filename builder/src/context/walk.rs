@@ -139,6 +139,8 @@ pub enum ContextError {
 pub struct ContextDir {
     path: PathBuf,
     root: OwnedFd,
+    /// Of the root.
+    device: u64,
     excludes: Box<dyn Excludes>,
     cache: StatCache,
 }
@@ -158,19 +160,21 @@ impl ContextDir {
         excludes: Box<dyn Excludes>,
         cache: StatCache,
     ) -> Result<Self, ContextError> {
-        let root = openat(
+        let opened = openat(
             rustix::fs::CWD,
             path,
             OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
             Mode::empty(),
         )
-        .map_err(|errno| ContextError::Root {
+        .and_then(|root| Ok((fstat(&root)?.st_dev, root)));
+        let (device, root) = opened.map_err(|errno| ContextError::Root {
             path: path.to_owned(),
             source: errno.into(),
         })?;
         Ok(Self {
             path: path.to_owned(),
             root,
+            device,
             excludes,
             cache,
         })
@@ -283,8 +287,7 @@ impl ContextDir {
         stat: &FileStat,
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<(), ContextError> {
-        let root = fstat(&self.root).map_err(self.fail("examine", b""))?;
-        let is_of_use = stat.device == root.st_dev && self.cache.keeps(stat, &self.root);
+        let is_of_use = stat.device == self.device && self.cache.keeps(stat, &self.root);
         if is_of_use && self.cache.get(stat).is_none() {
             self.hash(path, is_wanted)?;
         }
