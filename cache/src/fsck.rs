@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::sync::Arc;
 
 use crate::blob::dir::DirStore;
 use crate::digest::{CacheKey, DiffId, Digest};
@@ -43,10 +44,10 @@ pub struct Checked {
 /// Checks a store. Running builds are not disturbed unless they use what is damaged, and what collections and builds take
 /// away and make meanwhile is no problem.
 pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked, DiskError> {
-    let lease = Lease::acquire(paths)?;
+    let lease = Arc::new(Lease::acquire(paths)?);
     let mut checked = Checked::default();
     check_blobs(paths, &lease, &mut checked)?;
-    let store = LayerStore::open_in(paths, lease.work()?, reader.clone())?;
+    let store = LayerStore::open(paths, Arc::clone(&lease), reader.clone())?;
     let mut whole = BTreeSet::new();
     let mut bad = BTreeSet::new();
     for layer in contents::all(paths)?.into_keys() {

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use super::*;
 use crate::claim::starting::start;
 use crate::digest::CacheKey;
 use crate::key::builder::Parts;
 use crate::key::record::Record;
-use crate::snapshot::store::LayerStore;
+use crate::snapshot::store::{LayerStore, Reader};
 use crate::snapshot::testing::{commit, has_tree};
 use crate::tag::{Images, Tag};
 
@@ -36,7 +37,7 @@ impl Place {
 
     /// A layer with a file of so many kilobytes.
     fn layer(&self, name: &str, kilobytes: usize) -> DiffId {
-        let store = LayerStore::open(&self.paths).unwrap();
+        let store = LayerStore::unpinned(&self.paths).unwrap();
         commit(&store, &name.repeat(kilobytes * 1024 / name.len()))
     }
 
@@ -71,7 +72,7 @@ impl Place {
     }
 
     fn has(&self, layer: &DiffId) -> bool {
-        has_tree(&LayerStore::open(&self.paths).unwrap(), layer)
+        has_tree(&LayerStore::unpinned(&self.paths).unwrap(), layer)
     }
 
     fn prune(&self, policy: &Policy) -> Collected {
@@ -133,6 +134,26 @@ fn tagged_and_pinned_layers_stay_and_all_else_goes() {
     assert_eq!(trees.len(), 4, "two trees with their markers: {trees:?}");
     // What the collection itself wrote is not in its figure.
     assert!(collected.left_bytes.abs_diff(place.bytes()) <= 32_768);
+}
+
+#[test]
+fn what_a_build_has_found_stays_until_it_ends() {
+    let place = Place::new();
+    let (found, free) = (place.layer("a", 8), place.layer("b", 8));
+    let lease = Arc::new(Lease::acquire(&place.paths).unwrap());
+    let build = LayerStore::open(&place.paths, lease, Reader::default()).unwrap();
+    assert!(has_tree(&build, &found));
+    let collected = place.prune(&Policy::default());
+    assert!(place.has(&found) && !place.has(&free), "{collected:?}");
+    let layer = build.layer(&found).unwrap().unwrap();
+    assert!(layer.index().is_ok());
+    // What it makes is as safe as what it finds.
+    let made = commit(&build, "c");
+    place.prune(&Policy::default());
+    assert!(place.has(&found) && place.has(&made));
+    drop(build);
+    place.prune(&Policy::default());
+    assert!(!place.has(&found) && !place.has(&made));
 }
 
 #[test]

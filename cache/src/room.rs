@@ -213,7 +213,7 @@ mod tests {
         crate::layer::require_root_in_tests();
         let dir = tempfile::tempdir().unwrap();
         let paths = StatePaths::new(dir.path());
-        let store = LayerStore::open(&paths).unwrap();
+        let store = LayerStore::unpinned(&paths).unwrap();
         let layer = commit(&store, &"x".repeat(4 << 20));
         room(&paths, 20 * MB).reserve(8 * MB).unwrap();
         assert!(has_tree(&store, &layer));
@@ -228,7 +228,7 @@ mod tests {
         assert!(has_tree(&store, &layer));
         drop(build);
         room(&paths, 10 * MB).reserve(8 * MB).unwrap();
-        let store = LayerStore::open(&paths).unwrap();
+        let store = LayerStore::unpinned(&paths).unwrap();
         assert!(!has_tree(&store, &layer));
     }
 

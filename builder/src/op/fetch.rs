@@ -46,7 +46,6 @@ impl Layers {
     pub(super) fn announce(&self, layers: &[DiffId], progress: &Progress) -> Result<(), StepError> {
         let mut missing = Vec::new();
         for layer in layers {
-            self.lease.pin(layer)?;
             if self.store.layer(layer)?.is_none() {
                 missing.push(layer.clone());
             }

@@ -147,7 +147,7 @@ impl Layers {
             format: parts.format.clone(),
         };
         Ok(Self {
-            store: LayerStore::open_in(parts.paths, parts.lease.work()?, reader)?,
+            store: LayerStore::open(parts.paths, Arc::clone(&parts.lease), reader)?,
             blobs: DirStore::new(parts.paths),
             sources: Sources::new(parts.paths),
             client: parts.client,
@@ -397,7 +397,6 @@ impl Layers {
         index: LayerIndex,
         Packed { diff_id, size }: Packed,
     ) -> Result<DiffId, StepError> {
-        self.lease.pin(&diff_id)?;
         locked(&self.made).insert(diff_id.clone());
         self.store
             .commit(tree, index, &diff_id, size, &self.format)?;
@@ -420,7 +419,6 @@ impl Layers {
         let clamped = LayerIndex::new(entries, implied)?;
         let tree = self.tree(diff_id)?;
         let packed = pack(&clamped, &tree, &mut nowhere())?;
-        self.lease.pin(&packed.diff_id)?;
         locked(&self.made).insert(packed.diff_id.clone());
         std::thread::scope(|scope| {
             let mut packing = None;

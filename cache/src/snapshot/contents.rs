@@ -22,9 +22,7 @@ pub struct LayerContents {
 /// All layers that have a record.
 pub(crate) fn all(paths: &StatePaths) -> Result<BTreeMap<DiffId, LayerContents>, SnapshotError> {
     let mut layers = BTreeMap::new();
-    let names = names_in(&paths.layers())
-        .map_err(|error| SnapshotError::io(error.attempt, error.path.clone())(error.source))?;
-    for name in names {
+    for name in names_in(&paths.layers())? {
         let name = name.to_string_lossy();
         let Ok(digest) = format!("sha256:{name}").parse::<Digest>() else {
             continue;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::format::TreeFormat;
 use crate::digest::DiffId;
+use crate::io::IoError;
 use crate::layer::error::LayerError;
 
 /// Why a layer could not be stored, found or prepared for mounting.
@@ -52,6 +53,12 @@ pub enum SnapshotError {
     /// All names for a tree are taken by others.
     #[error("no free name for the tree of layer {0}")]
     NoName(DiffId),
+}
+
+impl From<IoError> for SnapshotError {
+    fn from(error: IoError) -> Self {
+        Self::io(error.attempt, error.path)(error.source)
+    }
 }
 
 impl SnapshotError {

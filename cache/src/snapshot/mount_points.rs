@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn the_directory_looks_as_the_stack_shows_it() {
         let dir = tempfile::tempdir().unwrap();
-        let store = LayerStore::open(&StatePaths::new(dir.path())).unwrap();
+        let store = LayerStore::unpinned(&StatePaths::new(dir.path())).unwrap();
         let lower = Entry {
             mtime: 1_500_000_000,
             ..directory("etc", 0o750)

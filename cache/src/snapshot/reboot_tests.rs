@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::format::TreeFormat;
 use super::store::{LayerStore, Reader};
 use super::testing::{commit, has_tree};
 use crate::digest::DiffId;
 use crate::durable::{self, BootId};
+use crate::lease::Lease;
 use crate::root::StatePaths;
 
 fn open(paths: &StatePaths, boot: &str) -> LayerStore {
@@ -15,7 +17,8 @@ fn open(paths: &StatePaths, boot: &str) -> LayerStore {
         boot: BootId(boot.to_owned()),
         format: TreeFormat::Native,
     };
-    LayerStore::open_in(paths, paths.work(), reader).unwrap()
+    let lease = Arc::new(Lease::acquire(paths).unwrap());
+    LayerStore::open(paths, lease, reader).unwrap()
 }
 
 fn truncate(paths: &StatePaths) {

@@ -22,6 +22,7 @@ use crate::digest::{Descriptor, DiffId, Digest};
 use crate::durable::BootId;
 use crate::layer::apply::{apply, set_directories};
 use crate::layer::index::LayerIndex;
+use crate::lease::Lease;
 use crate::lock::locked;
 use crate::root::StatePaths;
 
@@ -33,6 +34,8 @@ const MOST_NAMES: u32 = 16;
 pub struct LayerStore {
     paths: StatePaths,
     work: PathBuf,
+    /// Pins what is found; tests may do without.
+    lease: Option<Arc<Lease>>,
     reader: Reader,
     known: Mutex<BTreeMap<DiffId, Arc<Layer>>>,
 }
@@ -56,28 +59,44 @@ impl Default for Reader {
 }
 
 impl LayerStore {
-    /// Opens the layers; makes the directories it needs.
-    pub fn open(paths: &StatePaths) -> Result<Self, SnapshotError> {
-        Self::open_in(paths, paths.work(), Reader::default())
-    }
-
-    /// As [`Self::open`], with trees being made in a directory that no other process uses (that of a lease), on the same file
-    /// system.
-    pub fn open_in(
+    /// Opens the layers for whoever has the lease; makes the directories it needs.
+    ///
+    /// A layer that is found stays until the lease ends: it is pinned before it is looked for. Trees are made in the
+    /// lease's directory for unfinished work.
+    ///
+    /// # Errors
+    ///
+    /// A directory cannot be made.
+    pub fn open(
         paths: &StatePaths,
-        work: impl Into<PathBuf>,
+        lease: Arc<Lease>,
         reader: Reader,
     ) -> Result<Self, SnapshotError> {
-        let work = work.into();
+        let work = lease.work()?;
+        Self::open_in(paths, work, Some(lease), reader)
+    }
+
+    /// Opens the layers without keeping anything from being collected.
+    #[cfg(test)]
+    pub(crate) fn unpinned(paths: &StatePaths) -> Result<Self, SnapshotError> {
+        Self::open_in(paths, paths.work(), None, Reader::default())
+    }
+
+    fn open_in(
+        paths: &StatePaths,
+        work: PathBuf,
+        lease: Option<Arc<Lease>>,
+        reader: Reader,
+    ) -> Result<Self, SnapshotError> {
         for dir in [&paths.layers(), &paths.trees(), &work] {
             fs::create_dir_all(dir).map_err(SnapshotError::io("make directory", dir))?;
         }
-        let known = Mutex::new(BTreeMap::new());
         Ok(Self {
             paths: paths.clone(),
             work,
+            lease,
             reader,
-            known,
+            known: Mutex::default(),
         })
     }
 
@@ -104,11 +123,12 @@ impl LayerStore {
         }
     }
 
-    /// A layer, if the store has it.
+    /// A layer, if the store has it; pinned, whether it is there or not.
     pub fn layer(&self, diff_id: &DiffId) -> Result<Option<Arc<Layer>>, SnapshotError> {
         if let Some(layer) = self.known().get(diff_id) {
             return Ok(Some(Arc::clone(layer)));
         }
+        self.pin(diff_id)?;
         let folder = self.paths.layer(diff_id);
         let mut record = match record::read(&folder) {
             Ok(Some(record)) => record,
@@ -135,6 +155,13 @@ impl LayerStore {
             .trees
             .retain(|_, tree| self.paths.trees().join(tree).is_dir());
         Ok(Some(self.remember(diff_id, record)))
+    }
+
+    fn pin(&self, diff_id: &DiffId) -> Result<(), SnapshotError> {
+        match &self.lease {
+            Some(lease) => Ok(lease.pin(diff_id)?),
+            None => Ok(()),
+        }
     }
 
     /// Takes a tree out of sight at once, then deletes it.
@@ -289,6 +316,7 @@ impl LayerStore {
         size: u64,
         tree: Option<(&ActiveTree, &TreeFormat)>,
     ) -> Result<Arc<Layer>, SnapshotError> {
+        self.pin(diff_id)?;
         let folder = self.paths.layer(diff_id);
         fs::create_dir_all(&folder).map_err(SnapshotError::io("make directory", &folder))?;
         let locked = record::lock(&folder)?;

@@ -47,9 +47,9 @@ fn committing_twice_keeps_one_tree() {
     crate::layer::require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
     let paths = StatePaths::new(dir.path());
-    let store = LayerStore::open(&paths).unwrap();
+    let store = LayerStore::unpinned(&paths).unwrap();
     let (first, _) = commit(&store, "one");
-    let (again, _) = commit(&LayerStore::open(&paths).unwrap(), "one");
+    let (again, _) = commit(&LayerStore::unpinned(&paths).unwrap(), "one");
     assert_eq!(first.diff_id(), again.diff_id());
     let tree = first.tree(&NATIVE).unwrap();
     assert_eq!(again.tree(&NATIVE), Some(tree.clone()));
@@ -64,7 +64,7 @@ fn committing_twice_keeps_one_tree() {
         "one"
     );
 
-    let fresh = LayerStore::open(&paths).unwrap();
+    let fresh = LayerStore::unpinned(&paths).unwrap();
     let found = fresh.layer(first.diff_id()).unwrap().unwrap();
     assert_eq!(
         (found.size(), found.tree(&NATIVE)),
@@ -79,7 +79,7 @@ fn committing_twice_keeps_one_tree() {
     );
 
     fs::remove_dir_all(store.tree_path(&tree)).unwrap();
-    let found = LayerStore::open(&paths)
+    let found = LayerStore::unpinned(&paths)
         .unwrap()
         .layer(first.diff_id())
         .unwrap()
@@ -92,12 +92,12 @@ fn a_taken_name_is_passed_over() {
     crate::layer::require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
     let (first, _) = commit(
-        &LayerStore::open(&StatePaths::new(dir.path())).unwrap(),
+        &LayerStore::unpinned(&StatePaths::new(dir.path())).unwrap(),
         "one",
     );
     let other = tempfile::tempdir().unwrap();
     let paths = StatePaths::new(other.path());
-    let store = LayerStore::open(&paths).unwrap();
+    let store = LayerStore::unpinned(&paths).unwrap();
     let taken = first.tree(&NATIVE).unwrap();
     fs::write(
         paths.trees().join(format!("{taken}.id")),
@@ -114,12 +114,12 @@ fn trees_are_made_from_tars() {
     crate::layer::require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
     let (layer, tar) = commit(
-        &LayerStore::open(&StatePaths::new(dir.path())).unwrap(),
+        &LayerStore::unpinned(&StatePaths::new(dir.path())).unwrap(),
         "x",
     );
     let other = tempfile::tempdir().unwrap();
     let paths = StatePaths::new(other.path());
-    let store = LayerStore::open(&paths).unwrap();
+    let store = LayerStore::unpinned(&paths).unwrap();
     let index = (*layer.index().unwrap()).clone();
     let registered = store
         .register(layer.diff_id(), index, layer.size())
@@ -152,7 +152,7 @@ fn all_trees_of_a_layer_have_the_implied_directories_of_its_index() {
     use crate::layer::tests_support::{directory, file};
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let store = LayerStore::open(&StatePaths::new(dir.path())).unwrap();
+    let store = LayerStore::unpinned(&StatePaths::new(dir.path())).unwrap();
     let frozen =
         |mode| LayerIndex::new(vec![file("d/f", b"f")], vec![directory("d", mode)]).unwrap();
     let id = {
@@ -184,7 +184,7 @@ fn many_at_once_meet_at_one_tree() {
         for number in 0..16 {
             let paths = &paths;
             scope.spawn(move || {
-                let store = LayerStore::open(paths).unwrap();
+                let store = LayerStore::unpinned(paths).unwrap();
                 for text in ["one", "two", "three"] {
                     let (layer, tar) = commit(&store, text);
                     let mapped = TreeFormat::IdMap(format!("m{}", number % 2));
@@ -201,7 +201,7 @@ fn many_at_once_meet_at_one_tree() {
     assert_eq!(names(&paths.layers()).len(), 3);
     for hex in names(&paths.layers()) {
         let diff_id = DiffId(format!("sha256:{hex}").parse().unwrap());
-        let layer = LayerStore::open(&paths)
+        let layer = LayerStore::unpinned(&paths)
             .unwrap()
             .layer(&diff_id)
             .unwrap()
@@ -221,7 +221,7 @@ fn blobs_are_recorded_and_damage_is_a_missing_layer() {
     crate::layer::require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
     let paths = StatePaths::new(dir.path());
-    let store = LayerStore::open(&paths).unwrap();
+    let store = LayerStore::unpinned(&paths).unwrap();
     let (layer, _) = commit(&store, "y");
     let blob = Descriptor {
         media_type: "m".into(),
@@ -229,7 +229,7 @@ fn blobs_are_recorded_and_damage_is_a_missing_layer() {
         size: 1,
     };
     store.record_blob(&layer, "gzip", blob.clone()).unwrap();
-    let found = LayerStore::open(&paths)
+    let found = LayerStore::unpinned(&paths)
         .unwrap()
         .layer(layer.diff_id())
         .unwrap()
@@ -238,7 +238,7 @@ fn blobs_are_recorded_and_damage_is_a_missing_layer() {
     assert!(found.tree(&NATIVE).is_some());
 
     fs::write(paths.layer(layer.diff_id()).join("layer.json"), "").unwrap();
-    let fresh = LayerStore::open(&paths).unwrap();
+    let fresh = LayerStore::unpinned(&paths).unwrap();
     assert!(fresh.layer(layer.diff_id()).unwrap().is_none());
     let (again, _) = commit(&fresh, "y");
     assert_eq!(again.tree(&NATIVE), layer.tree(&NATIVE));

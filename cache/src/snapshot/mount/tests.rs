@@ -117,7 +117,7 @@ fn set_whole_second(dir: &Path) {
 fn a_copied_layer_keeps_the_metadata_of_another_base() {
     require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
-    let store = LayerStore::open(&StatePaths::new(dir.path().join("state"))).unwrap();
+    let store = LayerStore::unpinned(&StatePaths::new(dir.path().join("state"))).unwrap();
     let base = |mode, owner| {
         move |root: &Path| {
             fs::create_dir(root.join("d")).unwrap();
@@ -174,7 +174,7 @@ fn a_copied_layer_keeps_the_metadata_of_another_base() {
 fn plans() {
     require_root_in_tests();
     let dir = tempfile::tempdir().unwrap();
-    let store = LayerStore::open(&StatePaths::new(dir.path())).unwrap();
+    let store = LayerStore::unpinned(&StatePaths::new(dir.path())).unwrap();
     let base = commit(&store, |root| fs::write(root.join("a"), "a").unwrap(), &[]);
     let marks = {
         let active = store.new_tree().unwrap();
