@@ -73,5 +73,6 @@ pub mod size;
 pub mod snapshot;
 pub mod tag;
 
+mod summed;
 mod sweep;
 mod usage;

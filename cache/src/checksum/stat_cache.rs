@@ -33,15 +33,13 @@ use crate::digest::{ContentDigest, hex};
 use crate::io::{IoError, read_if_present};
 use crate::lock::locked;
 use crate::root::StatePaths;
+use crate::summed::{self, SummedFile};
 use fresh::Fresh;
-use output::Output;
 
 mod fresh;
-mod output;
 
 const MAGIC: &[u8; 8] = b"statcch1";
 const ENTRY: usize = 88;
-const CHECK: usize = 32;
 
 /// How much older than its hashing a file must be, in seconds. Coarse ticks are 1–10 ms; some file systems keep whole
 /// seconds, FAT two.
@@ -219,17 +217,17 @@ impl StatCache {
             }
             Some(self.entry(at))
         });
-        let mut out = Output::create(path)?;
+        let mut out = SummedFile::create(path, MAGIC)?;
         let mut kept = kept.peekable();
         for entry in state.fresh.sorted() {
             while let Some(older) = kept.next_if(|older| identity(older) < identity(entry)) {
-                out.add(older)?;
+                out.add(|out| out.extend_from_slice(older))?;
             }
             // What is known anew of a file stands in place of what was.
             kept.next_if(|older| identity(older) == identity(entry));
-            out.add(entry)?;
+            out.add(|out| out.extend_from_slice(entry))?;
         }
-        kept.try_for_each(|older| out.add(older))?;
+        kept.try_for_each(|older| out.add(|out| out.extend_from_slice(older)))?;
         out.finish()
     }
 
@@ -262,14 +260,12 @@ fn identity(entry: &[u8]) -> (u64, u64) {
 
 /// The entries of a file's bytes, if it is whole.
 fn entries_of(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
-    let body = bytes.len().checked_sub(CHECK)?;
-    let entries = body.checked_sub(MAGIC.len())?;
-    let is_whole = bytes.starts_with(MAGIC)
-        && entries.is_multiple_of(ENTRY)
-        && blake3::hash(&bytes[..body]).as_bytes() == &bytes[body..];
-    if !is_whole {
+    let body = summed::body(&bytes)?;
+    let entries = body.strip_prefix(MAGIC)?;
+    if !entries.len().is_multiple_of(ENTRY) {
         return None;
     }
+    let body = body.len();
     bytes.truncate(body);
     bytes.drain(..MAGIC.len());
     Some(bytes)

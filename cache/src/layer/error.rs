@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::path;
+use crate::io::IoError;
 
 /// Why a layer could not be read, made or written.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +142,12 @@ pub enum EntryProblem {
     /// A kind of file that Linux layers do not have.
     #[error("unknown kind of file")]
     Kind,
+}
+
+impl From<IoError> for LayerError {
+    fn from(error: IoError) -> Self {
+        Self::io(error.attempt, error.path)(error.source)
+    }
 }
 
 impl LayerError {

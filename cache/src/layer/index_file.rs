@@ -12,40 +12,27 @@
 //! Numbers are LEB128. Changing this breaks stored state: it needs another magic.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::entry::{Entry, EntryKind};
 use super::error::LayerError;
 use super::index::{LayerIndex, Node, Role};
 use crate::digest::ContentDigest;
+use crate::summed::{self, SummedFile};
 
 const MAGIC: &[u8] = b"layer index 1\n";
 const IMPLIED: u8 = 0x10;
 const CAPABLE: u8 = 0x20;
 
-/// Bytes of a file written at once.
-const WRITTEN_AT_ONCE: usize = 256 * 1024;
-
 pub(super) fn save(index: &LayerIndex, file: &Path) -> Result<(), LayerError> {
-    let (temporary, mut out) = create(file).map_err(LayerError::io("create", file))?;
-    write(index, &mut out)
-        .and_then(|()| fs::rename(&temporary, file))
-        .map_err(LayerError::io("write", file))
-        .inspect_err(|_| drop(fs::remove_file(&temporary)))
-}
-
-/// A new file beside another. Threads and processes, even of other pid namespaces, never get the same.
-fn create(file: &Path) -> io::Result<(PathBuf, fs::File)> {
-    let mut number = 0_u64;
-    loop {
-        let mut name = file.as_os_str().to_owned();
-        name.push(format!(".{number}.tmp"));
-        match fs::File::create_new(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-            created => return created.map(|out| (name.into(), out)),
-        }
+    let mut out = SummedFile::create(file, MAGIC)?;
+    out.add(|out| put(out, index.nodes().len() as u64))?;
+    let mut previous: &[u8] = b"";
+    for node in index.nodes() {
+        out.add(|out| encode(node, previous, out))?;
+        previous = &node.entry.path;
     }
+    Ok(out.finish()?)
 }
 
 pub(super) fn load(file: &Path) -> Result<LayerIndex, LayerError> {
@@ -54,12 +41,7 @@ pub(super) fn load(file: &Path) -> Result<LayerIndex, LayerError> {
         path: file.to_owned(),
         problem,
     };
-    let Some((body, digest)) = bytes.split_last_chunk::<32>() else {
-        return Err(damaged("too short"));
-    };
-    if blake3::hash(body).as_bytes() != digest {
-        return Err(damaged("wrong checksum"));
-    }
+    let body = summed::body(&bytes).ok_or_else(|| damaged("not whole"))?;
     let nodes = Decoder {
         rest: body,
         path: Vec::new(),
@@ -67,26 +49,6 @@ pub(super) fn load(file: &Path) -> Result<LayerIndex, LayerError> {
     .index()
     .ok_or_else(|| damaged("unexpected end or unknown format"))?;
     LayerIndex::from_sorted(nodes)
-}
-
-/// Writes an index in parts: the whole of a large one is never in memory.
-fn write(index: &LayerIndex, file: &mut fs::File) -> io::Result<()> {
-    let mut hasher = blake3::Hasher::new();
-    let mut part = MAGIC.to_vec();
-    put(&mut part, index.nodes().len() as u64);
-    let mut previous: &[u8] = b"";
-    for node in index.nodes() {
-        encode(node, previous, &mut part);
-        previous = &node.entry.path;
-        if part.len() >= WRITTEN_AT_ONCE {
-            hasher.update(&part);
-            file.write_all(&part)?;
-            part.clear();
-        }
-    }
-    hasher.update(&part);
-    part.extend_from_slice(hasher.finalize().as_bytes());
-    file.write_all(&part)
 }
 
 /// Appends a node that comes behind the one of the previous path.
