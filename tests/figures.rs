@@ -62,6 +62,22 @@ fn memory_grows_by_few_bytes_a_file() {
 }
 
 #[test]
+fn files_of_a_stage_take_little_memory_too() {
+    const FILES: u64 = 20_000;
+    let place =
+        Place::with_dockerfile("FROM scratch AS a\nCOPY . /x\nFROM scratch\nCOPY --from=a /x /y\n");
+    for number in 0..FILES {
+        place.file(&format!("d{:03}/file-{number:05}", number / 200), "text");
+    }
+    place.build(&["--target=a"]).success();
+    let (outcome, most) = measured(&place, &place.context(), &[]);
+    drop(outcome.success());
+    // The index of the stage's layer, what is selected, and what is planned.
+    let limit = ONE_FILE + ((FILES * BYTES_A_FILE * 3) >> 10);
+    assert!(most > 0 && most < limit, "{most} KB of {limit}");
+}
+
+#[test]
 fn a_file_larger_than_memory_may_be_takes_little() {
     let place = Place::with_dockerfile("FROM scratch\nCOPY big /\n");
     let big = File::create(place.context().join("big")).unwrap();

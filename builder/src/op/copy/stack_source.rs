@@ -2,13 +2,15 @@
 //!
 //! All questions are answered by the layers' indexes; only bytes need the layers' trees.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cache::layer::entry::EntryKind;
+use cache::layer::index::LayerIndex;
 use cache::layer::stack::{Found, LayerStack};
 use cache::layer::view::open_in_tree;
 
@@ -27,6 +29,8 @@ pub struct StackSource {
     name: String,
     stack: LayerStack,
     tree_of: TreeOf,
+    /// Of each layer, the files that have further names; found out when first asked for.
+    linked: Vec<OnceLock<BTreeSet<Vec<u8>>>>,
 }
 
 impl fmt::Debug for StackSource {
@@ -42,9 +46,52 @@ impl StackSource {
     pub fn new(name: impl Into<String>, stack: LayerStack, tree_of: TreeOf) -> Self {
         Self {
             name: name.into(),
+            linked: vec![OnceLock::new(); stack.layers().len()],
             stack,
             tree_of,
         }
+    }
+
+    /// Whether a file has further names in its layer. Few have; the others need no identity.
+    fn is_linked(&self, found: &Found<'_>) -> bool {
+        let layer = self.stack.layers().get(found.layer);
+        let known = layer.zip(self.linked.get(found.layer));
+        known.is_some_and(|(layer, linked)| {
+            let linked = linked.get_or_init(|| link_targets(layer));
+            linked.contains(&found.inode.path)
+        })
+    }
+
+    fn entry(&self, found: &Found<'_>) -> Option<SourceEntry> {
+        let inode = found.inode;
+        let is_file = matches!(inode.kind, EntryKind::File { .. });
+        let kind = match &inode.kind {
+            EntryKind::Directory { .. } => SourceKind::Directory,
+            EntryKind::File { size, content } => SourceKind::File {
+                size: *size,
+                content: Some(*content),
+            },
+            EntryKind::Symlink { target } => SourceKind::Symlink(target.clone()),
+            EntryKind::CharDevice { major, minor } => SourceKind::CharDevice(*major, *minor),
+            EntryKind::BlockDevice { major, minor } => SourceKind::BlockDevice(*major, *minor),
+            EntryKind::Fifo => SourceKind::Fifo,
+            // An inode is no link, and look-ups never give whiteouts.
+            EntryKind::HardLink { .. } | EntryKind::Whiteout => return None,
+        };
+        let identity = || {
+            let layer = found.layer.to_string();
+            LinkIdentity([layer.as_bytes(), b"/", &inode.path].concat())
+        };
+        Some(SourceEntry {
+            kind,
+            mode: inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+            mtime: inode.mtime,
+            capability: inode.capability.clone(),
+            link: (is_file && self.is_linked(found)).then(identity),
+            stamp: None,
+        })
     }
 
     fn fail(&self, path: &[u8]) -> impl FnOnce(io::Error) -> SourceError {
@@ -57,36 +104,18 @@ impl StackSource {
     }
 }
 
-fn entry(found: &Found<'_>) -> Option<SourceEntry> {
-    let inode = found.inode;
-    let is_file = matches!(inode.kind, EntryKind::File { .. });
-    let kind = match &inode.kind {
-        EntryKind::Directory { .. } => SourceKind::Directory,
-        EntryKind::File { size, content } => SourceKind::File {
-            size: *size,
-            content: Some(*content),
-        },
-        EntryKind::Symlink { target } => SourceKind::Symlink(target.clone()),
-        EntryKind::CharDevice { major, minor } => SourceKind::CharDevice(*major, *minor),
-        EntryKind::BlockDevice { major, minor } => SourceKind::BlockDevice(*major, *minor),
-        EntryKind::Fifo => SourceKind::Fifo,
-        // An inode is no link, and look-ups never give whiteouts.
-        EntryKind::HardLink { .. } | EntryKind::Whiteout => return None,
-    };
-    let identity = || {
-        let layer = found.layer.to_string();
-        LinkIdentity([layer.as_bytes(), b"/", &inode.path].concat())
-    };
-    Some(SourceEntry {
-        kind,
-        mode: inode.mode,
-        uid: inode.uid,
-        gid: inode.gid,
-        mtime: inode.mtime,
-        capability: inode.capability.clone(),
-        link: is_file.then(identity),
-        stamp: None,
-    })
+fn link_targets(layer: &LayerIndex) -> BTreeSet<Vec<u8>> {
+    let targets = layer.entries().filter_map(|entry| match &entry.kind {
+        EntryKind::HardLink { target } => Some(target.clone()),
+        EntryKind::Directory { .. }
+        | EntryKind::File { .. }
+        | EntryKind::Symlink { .. }
+        | EntryKind::CharDevice { .. }
+        | EntryKind::BlockDevice { .. }
+        | EntryKind::Fifo
+        | EntryKind::Whiteout => None,
+    });
+    targets.collect()
 }
 
 impl SourceTree for StackSource {
@@ -99,13 +128,14 @@ impl SourceTree for StackSource {
     }
 
     fn lookup(&self, path: &[u8]) -> Result<Option<SourceEntry>, SourceError> {
-        Ok(self.stack.lookup(path).as_ref().and_then(entry))
+        let found = self.stack.lookup(path);
+        Ok(found.and_then(|found| self.entry(&found)))
     }
 
     fn children(&self, path: &[u8]) -> Result<Vec<(Vec<u8>, SourceEntry)>, SourceError> {
         let children = self.stack.children(path).into_iter();
         Ok(children
-            .filter_map(|(name, found)| Some((name, entry(&found)?)))
+            .filter_map(|(name, found)| Some((name, self.entry(&found)?)))
             .collect())
     }
 
