@@ -6,7 +6,8 @@
 Every run ends with the image pushed to a registry on loopback (Debian's docker-registry). The bases are the busybox of
 testdata and, for the cases that need one, a Debian made with mmdebstrap. With --peer the BuildKit in Debian's docker.io
 builds the same contexts in the same run, and the ratio is printed. With --limit N the exit status is 1 if a case takes
-more than N times its budget. Seconds move from machine to machine; ratios taken in one run do not.
+more than N times its budget, in two measurements: of the share of the peer's time with --peer, of the seconds without.
+Seconds move from machine to machine; ratios taken in one run do not.
 
 Cases that only --only names, because they take minutes and gigabytes:
 
@@ -200,21 +201,45 @@ def edit(case, context, turn):
         write(f"{context}/src/p1/q1/edited.txt", f"edited {turn}\n")
 
 
-def measure(tool, case, context, registry, repeat):
-    """Best of `repeat` for: from nothing, nothing changed, one file edited."""
+def measure(tool, case, context, registry, repeat, attempt):
+    """Best of `repeat` for: from nothing, nothing changed, one file edited. Each in a repository that has nothing yet."""
     results, memory = {}, 0
     has_edit = f"{case} edited" in BUDGETS
     for turn in range(repeat):
         tool.reset()
-        tag = f"{registry.address}/{tool.name.lower()}-{case}:{turn}"
+        tag = f"{registry.address}/{tool.name.lower()}-{case}-{attempt}-{turn}:latest"
         rounds = ["cold"] + (["unchanged"] if f"{case} unchanged" in BUDGETS else []) + (["edited"] if has_edit else [])
         for kind in rounds:
+            if kind != "cold":
+                # What the build before left to be written is not this one's.
+                os.sync()
             if kind == "edited":
                 edit(case, context, f"{tool.name} {turn} {time.time_ns()}")
             seconds, peak = tool.build(context, tag)
             results[f"{case} {kind}"] = min(seconds, results.get(f"{case} {kind}", 1e9))
             memory = max(memory, peak)
     return results, memory
+
+
+def report(case, measured, limit):
+    """Prints what was measured, ours and perhaps the peer's; gives what is over `limit` times its budget."""
+    (results, memory), peer = measured[0], measured[1][0] if len(measured) > 1 else None
+    over = []
+    for work, seconds in results.items():
+        theirs, share = BUDGETS[work]
+        budget = share if theirs is None else theirs * share
+        then, ours = ("-" if figure is None else f"{figure:.3f}s" for figure in (theirs, budget))
+        line = f"{work:20} {then:>13} {ours:>8} {seconds:7.3f}s {memory:5.0f}"
+        if peer:
+            line += f"  {peer[work]:11.3f}s  1/{peer[work] / seconds:.1f}"
+        print(line, flush=True)
+        if peer and theirs:
+            budget = peer[work] * share
+        if limit and budget and seconds > budget * limit:
+            over.append(f"{work}: {seconds:.3f} s, budget {budget:.3f} s")
+    if memory > MEMORY_MB:
+        over.append(f"{case}: {memory:.0f} MB, budget {MEMORY_MB} MB")
+    return over
 
 
 def main():
@@ -239,19 +264,15 @@ def main():
                 make(place / "contexts" / case)
         print(f"{'work':20} {'BuildKit then':>13} {'budget':>8} {'build':>8} {'MB':>5}" + ("  BuildKit now  ratio" if args.peer else ""))
         for case in cases:
-            measured = [measure(tool, case, place / "contexts" / case, registry, args.repeat) for tool in tools]
-            for work, seconds in measured[0][0].items():
-                theirs, share = BUDGETS[work]
-                budget = share if theirs is None else theirs * share
-                then, ours = ("-" if figure is None else f"{figure:.3f}s" for figure in (theirs, budget))
-                line = f"{work:20} {then:>13} {ours:>8} {seconds:7.3f}s {measured[0][1]:5.0f}"
-                if args.peer:
-                    line += f"  {measured[1][0][work]:11.3f}s  1/{measured[1][0][work] / seconds:.1f}"
-                print(line, flush=True)
-                if args.limit and budget and seconds > budget * args.limit:
-                    late.append(f"{work}: {seconds:.3f} s, budget {budget:.3f} s")
-            if measured[0][1] > MEMORY_MB:
-                late.append(f"{case}: {measured[0][1]:.0f} MB, budget {MEMORY_MB} MB")
+            for attempt in range(2):
+                measured = [measure(tool, case, place / "contexts" / case, registry, args.repeat, attempt) for tool in tools]
+                over = report(case, measured, args.limit)
+                if not (over and args.limit):
+                    break
+                # Whoever shares the machine may have been busy.
+                if attempt == 0:
+                    print(f"{case}: over budget, measured once more", flush=True)
+            late += over
         start = min(timed([args.program, "--version"], {})[0] for _ in range(20))
         print(f"{'--version':20} {'':13} {START_SECONDS:7.3f}s {start:7.3f}s")
         if args.limit and start > START_SECONDS * args.limit:
