@@ -1,6 +1,7 @@
 //! What is done while a base is being pulled: the files of the context are hashed; a base that commands stand on is
 //! unpacked as it is read.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -9,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::inotify;
 
+use crate::support::process::Running;
 use crate::support::proxy::{Fate, Proxy};
 use crate::support::registry::Registry;
 use crate::support::{Place, base, store, wait_until};
@@ -116,4 +118,25 @@ fn a_base_is_unpacked_as_it_is_read_only_if_commands_stand_on_it() {
         let has_base = files.iter().any(|file| file.ends_with("bin/busybox"));
         assert_eq!(has_base, is_unpacked, "{command}: {files:?}");
     }
+}
+
+#[test]
+fn any_number_of_copies_may_wait_for_one_layer() {
+    // More than there are threads to wait in, if each that waited took one.
+    const COPIES: usize = 700;
+    let registry = Registry::start();
+    // Until all wait for it that ever will at once.
+    let proxy = held_back(&registry, || std::thread::sleep(Duration::from_secs(3)));
+    let from = proxy.name("busybox");
+    let mut stages = String::new();
+    let mut last = "FROM scratch\n".to_owned();
+    for number in 0..COPIES {
+        writeln!(stages, "FROM {from} AS s{number}\nCOPY f /f{number}").unwrap();
+        writeln!(last, "COPY --from=s{number} /f{number} /").unwrap();
+    }
+    let place = Place::with_dockerfile(&(stages + &last));
+    place.file("f", "f");
+    let mut command = place.build_command();
+    let running = Running::start(command.arg(place.context()));
+    running.end(Duration::from_secs(120)).success();
 }

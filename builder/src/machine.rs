@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::doctor::report::Report;
 use crate::engine::{Engine, Surroundings};
 use crate::export::spec::StdoutKind;
+use crate::op::threads::MOST_THREADS;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::progress::sink::EventSink;
 use crate::sandbox::rung::{self, Choice, Inside, Rung};
@@ -142,6 +143,7 @@ fn run<R, T>(
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
+        .max_blocking_threads(MOST_THREADS)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()

@@ -32,4 +32,5 @@ mod performer;
 mod probe;
 mod results;
 mod stack_key;
+pub(crate) mod threads;
 mod transfer;

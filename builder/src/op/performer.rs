@@ -10,6 +10,7 @@ use super::error::StepError;
 use super::file::Keyed;
 use super::results::{Pending, Right};
 use super::steps::{Done, Steps};
+use super::threads::Kind;
 use super::watch::StepNews;
 use super::{exec, exec_key, file, mount_input, remote, stack_key};
 use crate::cancel::CancelFlag;
@@ -256,8 +257,9 @@ impl Performer for Steps {
             }
             let answer = if may_read_files(&self.vertex(id).op) {
                 let steps = Arc::clone(&self);
-                let cancel = cancel.clone();
-                blocking(move || steps.compute_key(id, &cancel)).await
+                let flag = cancel.clone();
+                let work = move || steps.compute_key(id, &flag);
+                self.threads.run(Kind::Key, &cancel, work).await
             } else {
                 self.compute_key(id, &cancel)
             };
@@ -267,44 +269,27 @@ impl Performer for Steps {
 
     fn run(self: Arc<Self>, id: VertexId, cancel: CancelFlag) -> Task<Result<(), StepError>> {
         Box::pin(async move {
-            let steps = Arc::clone(&self);
-            let flag = cancel.clone();
+            let (steps, flag) = (Arc::clone(&self), cancel.clone());
             // Who waits for another process's step must not keep one of our own from running.
-            let right = blocking(move || steps.claim(id, &flag)).await;
-            let right = match right {
+            let work = move || steps.claim(id, &flag);
+            let right = match self.threads.run(Kind::Claim, &cancel, work).await {
                 Ok(Some(right)) => right,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(self.told(id, error)),
             };
-            let slot = match &self.vertex(id).op {
-                Op::Exec(_) => tokio::select! {
-                    slot = self.slots.acquire() => slot.ok(),
-                    () = cancel.wait() => return Err(self.told(id, StepError::Canceled)),
-                },
+            let kind = match &self.vertex(id).op {
+                Op::Exec(_) => Kind::Command,
                 Op::Image(_)
                 | Op::Local(_)
                 | Op::Git(_)
                 | Op::Http(_)
                 | Op::File(_)
-                | Op::Merge(_) => None,
+                | Op::Merge(_) => Kind::Files,
             };
-            let steps = Arc::clone(&self);
-            let outcome = blocking(move || steps.perform(id, &right, &cancel)).await;
-            drop(slot);
+            let (steps, flag) = (Arc::clone(&self), cancel.clone());
+            let work = move || steps.perform(id, &right, &flag);
+            let outcome = self.threads.run(kind, &cancel, work).await;
             outcome.map_err(|error| self.told(id, error))
         })
-    }
-}
-
-/// Does work that may block on a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
-) -> Result<T, StepError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(StepError::Canceled),
-        },
     }
 }

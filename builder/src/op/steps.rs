@@ -13,7 +13,6 @@ use cache::log::BuildLog;
 use cache::root::StatePaths;
 use frontend::graph::{Graph, InputIndex, Op, Vertex, VertexId};
 use frontend::platform::Platform;
-use tokio::sync::Semaphore;
 
 use super::agent::Agents;
 use super::ahead::Ahead;
@@ -28,6 +27,7 @@ use super::probe::Probed;
 use super::remote::Remotes;
 use super::results::Pending;
 use super::runner::Runner;
+use super::threads::Threads;
 use super::transfer::Transfer;
 use super::watch::{StepNews, Watcher};
 use crate::clock::Clock;
@@ -109,7 +109,7 @@ pub struct Steps {
     pub(super) settings: StepSettings,
     clock: Clock,
     pub(super) images: BTreeMap<String, ImageLayers>,
-    pub(super) slots: Semaphore,
+    pub(super) threads: Threads,
     done: Mutex<BTreeMap<VertexId, Arc<Done>>>,
     pub(super) pending: Mutex<BTreeMap<VertexId, Pending>>,
     /// The keys of vertices that missed, also while they run.
@@ -182,7 +182,7 @@ impl Steps {
             settings: parts.settings,
             clock: parts.clock,
             images: parts.images,
-            slots: Semaphore::new(parts.jobs),
+            threads: Threads::new(parts.jobs),
             done: Mutex::default(),
             pending: Mutex::default(),
             keys_of_missed: Mutex::default(),
