@@ -3,11 +3,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::support::git::Repository;
+use crate::support::process::Running;
 use crate::support::user::User;
 use crate::support::{Place, answers, program, wait_until};
 
@@ -201,8 +206,117 @@ fn what_is_missing_is_named() {
     place
         .build(&[&key])
         .failure(2)
-        .says("not supported yet: --ssh with a key file")
-        .says("ssh-add");
+        .says("for --ssh: it holds no private key");
+    let locked = keygen(&place.path("locked"), &["-t", "ed25519", "-N", "secret"]);
+    place
+        .build(&[&format!("--ssh=default={}", locked.display())])
+        .failure(2)
+        .says("for --ssh: the key is protected by a passphrase")
+        .says("hint: start an agent with `eval $(ssh-agent)`, add the key with `ssh-add");
+    // The frame is right, what is in it is not.
+    let damaged = "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    place.file("key", damaged);
+    place
+        .build(&[&key])
+        .failure(1)
+        .says("/key` for --ssh: ssh-add: ");
+}
+
+/// Makes a key.
+fn keygen(path: &Path, args: &[&str]) -> PathBuf {
+    let made = Command::new(program("ssh-keygen", "openssh-client"))
+        .args(["-q", "-C", "test", "-f"])
+        .arg(path)
+        .args(args)
+        .status();
+    assert!(made.unwrap().success());
+    path.to_owned()
+}
+
+fn text_of(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn keys_in_files_are_used_by_commands_and_gone_afterwards() {
+    let text = format!(
+        "{WITH_TOOLS}COPY signers /\nRUN --mount=type=ssh,id=work ssh-add -l > /out; echo text > /text; \
+         for key in /tools/*.pub; do ssh-keygen -q -Y sign -f $key -n file /text && \
+         ssh-keygen -Y verify -f /signers -I me -n file -s /text.sig < /text >> /verified; rm /text.sig; done\n"
+    );
+    let place = Place::with_dockerfile(&text);
+    bring(&place, "ssh-add", "openssh-client");
+    bring(&place, "ssh-keygen", "openssh-client");
+    let (mut flag, mut signers, mut listed) =
+        ("--ssh=work=".to_owned(), String::new(), String::new());
+    // OpenSSH's own format, that of OpenSSL before it, and PKCS #8.
+    for (name, args) in [
+        ("a", &["-t", "ed25519", "-N", ""][..]),
+        ("b", &["-t", "rsa", "-b", "2048", "-N", "", "-m", "PEM"]),
+        ("c", &["-t", "ecdsa", "-N", "", "-m", "PKCS8"]),
+    ] {
+        let key = keygen(&place.path(name), args);
+        // As a build system may put it there: readable by all.
+        fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
+        flag.push_str(&format!("{},", key.display()));
+        let public = fs::read_to_string(key.with_extension("pub")).unwrap();
+        signers.push_str(&format!("me {public}"));
+        place.file(&format!("tools/tools/{name}.pub"), public);
+        let mut told = Command::new(program("ssh-keygen", "openssh-client"));
+        let told = text_of(told.arg("-l").arg("-f").arg(key.with_extension("pub")));
+        listed.push_str(told.split(' ').nth(1).unwrap());
+        listed.push('\n');
+    }
+    place.file("signers", signers);
+    let image = place.image(&[flag.trim_end_matches(',')]);
+    let prints: Vec<String> = image
+        .text("out")
+        .lines()
+        .map(|line| line.split(' ').nth(1).unwrap().to_owned())
+        .collect();
+    assert_eq!(prints.join("\n") + "\n", listed);
+    let verified = image.text("verified");
+    assert_eq!(
+        verified.matches("Good \"file\" signature").count(),
+        3,
+        "{verified}"
+    );
+    let is_gone = wait_until(Duration::from_secs(8), || !has_key_agent(&place));
+    assert!(is_gone, "they end with their mounts");
+}
+
+/// Whether an agent that was started for keys runs: it has the environment of the build.
+fn has_key_agent(place: &Place) -> bool {
+    let root = place.root();
+    let root = root.as_os_str().as_encoded_bytes();
+    let is_ours = |process: &Path| {
+        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        let environment = read("environ");
+        let mut parts = environment.windows(root.len());
+        read("cmdline").starts_with(b"ssh-agent\0-a\0keys") && parts.any(|part| part == root)
+    };
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .into_iter()
+        .any(|process| is_ours(&process.path()))
+}
+
+#[test]
+fn an_agent_for_keys_ends_with_a_killed_build() {
+    let place = Place::with_dockerfile("FROM busybox\nRUN --mount=type=ssh sleep 60\n");
+    let key = keygen(&place.path("key"), &["-t", "ed25519", "-N", ""]);
+    let flag = format!("--ssh=default={}", key.display());
+    let mut command = place.build_command();
+    let running = Running::start(command.arg(flag).arg(place.context()));
+    let patience = Duration::from_secs(20);
+    assert!(wait_until(patience, || has_key_agent(&place)));
+    running.signal(Signal::KILL);
+    let _killed = running.end(patience);
+    // By itself it would see after ten seconds that nobody needs it.
+    let is_gone = wait_until(Duration::from_secs(8), || !has_key_agent(&place));
+    assert!(is_gone);
 }
 
 /// A server on a loopback port that lets in who has the agent's key; stopped when dropped.

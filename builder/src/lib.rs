@@ -20,4 +20,5 @@ pub mod progress;
 pub mod registry;
 pub mod sandbox;
 pub mod solve;
+pub mod ssh_key;
 pub mod text;

@@ -51,7 +51,7 @@ pub(super) struct InputArgs {
     /// Expose a secret to commands: id=ID[,src=FILE|,env=NAME] (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub(super) secret: Vec<String>,
-    /// Expose an ssh agent to commands, or with raw=true any socket: default|ID[=SOCKET][,raw=true] (can be repeated)
+    /// Expose an ssh agent to commands, or keys, or with raw=true any socket: default|ID[=SOCKET|KEY[,KEY]][,raw=true] (can be repeated)
     #[arg(long, value_name = "SPEC")]
     pub(super) ssh: Vec<String>,
     /// When to ask the registry what a name means: always, missing, never or age:DURATION (such as age:24h)

@@ -1,13 +1,15 @@
 //! `--secret` and `--ssh`: where what must stay secret is found (buildx `util/buildflags/{secrets,ssh}.go`).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use super::args::Switch;
 use super::environment::Environment;
 use super::request::{SecretSource, SshSource};
 use super::values::{csv, csv_pairs};
 use crate::outcome::{Failure, FailureKind};
+use crate::ssh_key::{self, MOST_BYTES, Unusable};
 
 /// Largest secret: buildx's limit.
 const SECRET_LIMIT_BYTES: u64 = 500 * 1024;
@@ -113,53 +115,82 @@ fn one_ssh(
             None => places.push(field),
         }
     }
-    let path = match places.as_slice() {
+    let id = if id.is_empty() { "default" } else { id };
+    let source = match places.as_slice() {
         [] if is_raw => {
             return Err(usage(format!(
                 "raw ssh socket `{spec}` needs a path: ID=PATH,raw=true"
             )));
         }
-        [] => environment.path("SSH_AUTH_SOCK").ok_or_else(|| {
-            usage("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned())
-        })?,
-        [one] => cwd.join(one),
-        _several if is_raw => {
+        [_, _, ..] if is_raw => {
             return Err(usage(format!(
                 "raw ssh socket `{spec}` must have a single path"
             )));
         }
-        [first, ..] => return Err(keys_unsupported(&cwd.join(first))),
-    };
-    check_socket(&path)?;
-    let id = if id.is_empty() { "default" } else { id };
-    let source = if is_raw {
-        SshSource::Raw(path)
-    } else {
-        SshSource::Agent(path)
+        [] => {
+            let socket = environment.path("SSH_AUTH_SOCK").ok_or_else(|| {
+                usage("invalid empty ssh agent socket: make sure SSH_AUTH_SOCK is set".to_owned())
+            })?;
+            socket_or_keys(vec![socket])?
+        }
+        [socket] if is_raw => raw(cwd.join(socket))?,
+        several => socket_or_keys(several.iter().map(|place| cwd.join(place)).collect())?,
     };
     Ok((id.to_owned(), source))
 }
 
-/// A socket, or why not.
-fn check_socket(path: &Path) -> Result<(), Failure> {
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        usage(format!(
-            "cannot use `{}` for --ssh: {error}",
-            path.display()
-        ))
-    })?;
-    if std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()) {
-        Ok(())
-    } else {
-        Err(keys_unsupported(path))
+fn is_socket(path: &Path) -> Result<bool, Failure> {
+    let metadata = std::fs::metadata(path).map_err(|error| unusable(path, &error))?;
+    Ok(std::os::unix::fs::FileTypeExt::is_socket(
+        &metadata.file_type(),
+    ))
+}
+
+fn raw(path: PathBuf) -> Result<SshSource, Failure> {
+    match is_socket(&path)? {
+        true => Ok(SshSource::Raw(path)),
+        false => Err(unusable(&path, &"it is not a socket")),
     }
 }
 
-fn keys_unsupported(path: &Path) -> Failure {
-    let shown = path.display();
-    Failure::not_supported(format!("--ssh with a key file (`{shown}`)")).hint(format!(
-        "start an agent with `eval $(ssh-agent)`, add the key with `ssh-add {shown}` and use --ssh default"
-    ))
+/// An agent's socket, or else one or more files with keys.
+fn socket_or_keys(paths: Vec<PathBuf>) -> Result<SshSource, Failure> {
+    for path in &paths {
+        match is_socket(path)? {
+            false => check_key(path)?,
+            true if paths.len() == 1 => return Ok(SshSource::Agent(path.clone())),
+            true => return Err(unusable(path, &"only a single socket is allowed")),
+        }
+    }
+    Ok(SshSource::Keys(paths))
+}
+
+/// Looks at a key before anything is built with it; what can be read only once (a pipe) is left to whoever uses it.
+fn check_key(path: &Path) -> Result<(), Failure> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| unusable(path, &error))?;
+    let problem = match ssh_key::check(&bytes) {
+        _ if bytes.len() as u64 > MOST_BYTES => Unusable::NoKey,
+        Err(problem) => problem,
+        Ok(()) => return Ok(()),
+    };
+    let failure = unusable(path, &problem);
+    Err(match problem {
+        Unusable::NoKey => failure,
+        Unusable::Passphrase => failure.hint(format!(
+            "start an agent with `eval $(ssh-agent)`, add the key with `ssh-add {}` and use --ssh default",
+            path.display()
+        )),
+    })
+}
+
+fn unusable(path: &Path, why: &dyn std::fmt::Display) -> Failure {
+    usage(format!("cannot use `{}` for --ssh: {why}", path.display()))
 }
 
 #[cfg(test)]
@@ -227,13 +258,26 @@ mod tests {
         let cwd = dir.path();
         let socket = cwd.join("agent.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        std::fs::write(cwd.join("key"), "").unwrap();
         let name = socket.display().to_string();
         let environment: Environment = [("SSH_AUTH_SOCK", name.as_str())].into_iter().collect();
         let agent = SshSource::Agent(socket.clone());
         let raw = SshSource::Raw(socket);
-        let key = cwd.join("key").display().to_string();
-        let unsupported = format!("not supported yet: --ssh with a key file (`{key}`)");
+        let pem = "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+        for name in ["key", "other"] {
+            std::fs::write(cwd.join(name), pem).unwrap();
+        }
+        std::fs::write(cwd.join("text"), "key").unwrap();
+        let locked = pem.replace("RSA", "ENCRYPTED");
+        std::fs::write(cwd.join("locked"), locked).unwrap();
+        let keys = SshSource::Keys(vec![cwd.join("key"), cwd.join("other")]);
+        let one_key = SshSource::Keys(vec![cwd.join("key")]);
+        let why = |name: &str, why: &str| {
+            format!("cannot use `{}` for --ssh: {why}", cwd.join(name).display())
+        };
+        let no_key = why("text", "it holds no private key");
+        let passphrase = why("locked", "the key is protected by a passphrase");
+        let two = why("agent.sock", "only a single socket is allowed");
+        let no_socket = why("key", "it is not a socket");
         let cases = [
             ("default", Ok(("default", &agent))),
             ("x", Ok(("x", &agent))),
@@ -251,8 +295,12 @@ mod tests {
                 "x=a,b,raw=true",
                 Err("raw ssh socket `x=a,b,raw=true` must have a single path"),
             ),
-            ("x=key", Err(unsupported.as_str())),
-            ("x=key,other", Err(unsupported.as_str())),
+            ("x=key", Ok(("x", &one_key))),
+            ("x=key,other", Ok(("x", &keys))),
+            ("x=key,text", Err(no_key.as_str())),
+            ("x=locked", Err(passphrase.as_str())),
+            ("x=key,agent.sock", Err(two.as_str())),
+            ("x=key,raw=true", Err(no_socket.as_str())),
         ];
         for (spec, want) in cases {
             let got = one_ssh(spec, cwd, &environment).map_err(|failure| failure.to_string());

@@ -211,13 +211,15 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// A socket that commands may reach.
+/// What commands may reach by a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SshSource {
     /// An ssh agent's.
     Agent(PathBuf),
     /// Any server's: `raw=true`.
     Raw(PathBuf),
+    /// An agent's with the keys in these files.
+    Keys(Vec<PathBuf>),
 }
 
 /// What becomes of the result.

@@ -8,6 +8,7 @@ use crate::cli::maintenance::CAP;
 use crate::op::copy::error::CopyError;
 use crate::op::error::StepError;
 use crate::op::git::GitError;
+use crate::op::key_agent::KeyAgentError;
 use crate::op::steps::reference_of;
 use crate::outcome::{Failure, FailureKind};
 use crate::sandbox::{SandboxError, SetupError};
@@ -81,6 +82,11 @@ fn hint_of(error: &StepError) -> Option<String> {
             "start an agent (ssh-agent, ssh-add) and forward it with --ssh={id}"
         ));
     }
+    if let StepError::KeyAgent(KeyAgentError::NoProgram(_)) = error {
+        return Some(
+            "install OpenSSH's client (in Debian: apt-get install openssh-client)".to_owned(),
+        );
+    }
     let StepError::Sandbox(SandboxError::Setup(SetupError::Action { errno, .. })) = error else {
         return None;
     };
@@ -134,7 +140,8 @@ fn kind_of(error: &StepError) -> FailureKind {
         | StepError::Store(_)
         | StepError::Room(_)
         | StepError::LayerGone { .. }
-        | StepError::Io { .. } => FailureKind::Environment,
+        | StepError::Io { .. }
+        | StepError::KeyAgent(_) => FailureKind::Environment,
         StepError::Canceled => FailureKind::Interrupted,
         StepError::Internal { .. } => FailureKind::Internal,
     }

@@ -98,6 +98,7 @@ pub(super) fn reach(request: &BuildRequest, client: &Client) -> Reach {
                 // A raw socket may be any server's.
                 None | Some(SshSource::Raw(_)) => SshAccess::None,
                 Some(SshSource::Agent(path)) => SshAccess::Path(path.clone()),
+                Some(SshSource::Keys(files)) => SshAccess::Keys(files.clone()),
             },
         },
     }
@@ -155,6 +156,7 @@ impl Agents for RequestAgents {
         self.sources.get(id).map(|source| match source {
             SshSource::Agent(path) => Agent::Ssh(path.clone()),
             SshSource::Raw(path) => Agent::Raw(path.clone()),
+            SshSource::Keys(files) => Agent::Keys(files.clone()),
         })
     }
 }

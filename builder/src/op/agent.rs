@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::error::StepError;
+use super::key_agent::KeyAgent;
 
 /// The largest message of an agent: OpenSSH's `AGENT_MAX_LEN`.
 const MAX_MESSAGE: usize = 256 * 1024;
@@ -39,21 +40,15 @@ pub trait Agents: Send + Sync {
     fn agent(&self, id: &str) -> Option<Agent>;
 }
 
-/// A socket of the host.
+/// What answers a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Agent {
     /// An ssh agent's.
     Ssh(PathBuf),
     /// Any; all bytes are passed.
     Raw(PathBuf),
-}
-
-impl Agent {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Ssh(path) | Self::Raw(path) => path,
-        }
-    }
+    /// None: an agent for the keys in these files.
+    Keys(Vec<PathBuf>),
 }
 
 /// Who may connect.
@@ -69,6 +64,14 @@ pub(super) struct Owner {
 pub(super) struct Forward {
     path: PathBuf,
     serving: JoinHandle<()>,
+    _keys: Option<KeyAgent>,
+}
+
+/// A socket of the host.
+#[derive(Clone, Debug)]
+struct Server {
+    path: PathBuf,
+    is_raw: bool,
 }
 
 impl Forward {
@@ -88,6 +91,27 @@ impl Forward {
                 source,
             }
         };
+        let (server, keys) = match agent {
+            Agent::Ssh(path) => (
+                Server {
+                    path,
+                    is_raw: false,
+                },
+                None,
+            ),
+            Agent::Raw(path) => (Server { path, is_raw: true }, None),
+            Agent::Keys(files) => {
+                let started = KeyAgent::start(dir, &files)?;
+                let path = started.socket().to_owned();
+                (
+                    Server {
+                        path,
+                        is_raw: false,
+                    },
+                    Some(started),
+                )
+            }
+        };
         let listener = listen(dir).map_err(failed("listen on"))?;
         std::os::unix::fs::chown(&path, Some(owner.uid), Some(owner.gid))
             .map_err(failed("change the owner of"))?;
@@ -96,8 +120,12 @@ impl Forward {
         let inside = handle.enter();
         let listener = UnixListener::from_std(listener).map_err(failed("listen on"))?;
         drop(inside);
-        let serving = handle.spawn(serve(listener, agent));
-        Ok(Self { path, serving })
+        let serving = handle.spawn(serve(listener, server));
+        Ok(Self {
+            path,
+            serving,
+            _keys: keys,
+        })
     }
 
     /// Where the socket is.
@@ -131,7 +159,7 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(short.join(name)).await
 }
 
-async fn serve(listener: UnixListener, agent: Agent) {
+async fn serve(listener: UnixListener, server: Server) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -142,23 +170,23 @@ async fn serve(listener: UnixListener, agent: Agent) {
         let Ok((client, _)) = listener.accept().await else {
             return;
         };
-        let agent = agent.clone();
+        let server = server.clone();
         connections.spawn(async move {
-            if let Err(error) = forward(client, &agent).await {
-                tracing::debug!(%error, agent = %agent.path().display(), "a forwarded connection ended");
+            if let Err(error) = forward(client, &server).await {
+                tracing::debug!(%error, server = %server.path.display(), "a forwarded connection ended");
             }
             drop(slot);
         });
     }
 }
 
-async fn forward(mut client: UnixStream, agent: &Agent) -> io::Result<()> {
-    let mut server = connect(agent.path()).await?;
-    match agent {
-        Agent::Raw(_) => copy_bidirectional(&mut client, &mut server)
+async fn forward(mut client: UnixStream, to: &Server) -> io::Result<()> {
+    let mut server = connect(&to.path).await?;
+    match to.is_raw {
+        true => copy_bidirectional(&mut client, &mut server)
             .await
             .map(|_| ()),
-        Agent::Ssh(_) => forward_requests(&mut client, &mut server).await,
+        false => forward_requests(&mut client, &mut server).await,
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::copy::error::CopyError;
+use super::key_agent::KeyAgentError;
 
 /// Why a text is no URL.
 pub type UrlError = <reqwest::Url as std::str::FromStr>::Err;
@@ -104,6 +105,9 @@ pub enum StepError {
         /// Its id.
         id: String,
     },
+    /// There is no agent for the keys that were given.
+    #[error(transparent)]
+    KeyAgent(#[from] KeyAgentError),
     /// A layer that a record names is neither here nor to be had.
     #[error("layer {diff_id} is not in the store, and no registry is known to have it")]
     LayerGone {

@@ -23,6 +23,7 @@ mod exec;
 mod exec_key;
 mod file;
 mod file_key;
+pub mod key_agent;
 #[cfg(test)]
 mod key_testing;
 mod miss;
