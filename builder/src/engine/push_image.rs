@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cache::blob::dir::DirStore;
-use cache::digest::DiffId;
 use cache::key::index::Keys;
 use cache::lease::Lease;
 use cache::room::Cap;
@@ -23,20 +21,9 @@ use crate::export::spec::{PushSpec, PushUnder};
 use crate::export::{Encoding, LayerSource};
 use crate::image::Image;
 use crate::image::manifest::{Annotations, MediaTypes};
-use crate::op::image::read_blob;
 use crate::op::layers::{LayerParts, Layers};
+use crate::op::stored;
 use crate::outcome::{Failure, FailureKind};
-
-/// The member of an image config that a push needs.
-#[derive(serde::Deserialize)]
-struct ConfigLayers {
-    rootfs: RootFs,
-}
-
-#[derive(serde::Deserialize)]
-struct RootFs {
-    diff_ids: Vec<DiffId>,
-}
 
 impl Engine {
     /// Pushes an image of the store: the name it can be had by from then on, with the manifest's digest.
@@ -137,19 +124,15 @@ fn find(typed: &str, paths: &StatePaths) -> Result<(Reference, Tag), Failure> {
 
 /// The image of a tag.
 fn read(tag: &Tag, paths: &StatePaths) -> Result<Image, Failure> {
-    let broken = |problem: &str| {
-        let message = format!("cannot read the image {}: {problem}", tag.config);
+    let image = stored::read(paths, &tag.config).map_err(|error| {
+        let problem = crate::text::chain(&error);
+        let message = format!("cannot read the image {}: {problem}", tag.name);
         Failure::new(FailureKind::Environment, message)
-    };
-    let config = read_blob(&DirStore::new(paths), &tag.config)
-        .map_err(|error| broken(&crate::text::chain(&error)))?
-        .ok_or_else(|| broken("it is gone from the store"))?;
-    let layers: ConfigLayers =
-        serde_json::from_slice(&config).map_err(|error| broken(&error.to_string()))?;
+    })?;
     Ok(Image {
-        config,
-        digest: tag.config.clone(),
-        layers: layers.rootfs.diff_ids,
+        config: image.config,
+        digest: image.id,
+        layers: image.layers,
         created: None,
     })
 }

@@ -4,18 +4,17 @@
 //! that image.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 
-use cache::blob::BlobStore as _;
 use cache::blob::dir::DirStore;
 use cache::digest::Digest;
-use cache::root::{RootOptions, StateRoot};
+use cache::root::{RootOptions, StatePaths, StateRoot};
 use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
 
 use super::upkeep::Upkeep;
 use crate::cli::{StoreCommand, StoreRequest};
 use crate::clock::Clock;
+use crate::op::stored;
 use crate::outcome::{Failure, FailureKind};
 
 /// Digits that an id must have at least: fewer may as well be a name.
@@ -31,6 +30,7 @@ pub(crate) fn perform(request: &StoreRequest, upkeep: &Upkeep) -> Result<String,
     let store = Store {
         tags: Images::new(root.paths()),
         blobs: DirStore::new(root.paths()),
+        paths: root.paths().clone(),
     };
     match &request.command {
         StoreCommand::Images { is_quiet } => store.list(*is_quiet),
@@ -68,6 +68,7 @@ struct Found {
 struct Store {
     tags: Images,
     blobs: DirStore,
+    paths: StatePaths,
 }
 
 impl Store {
@@ -136,11 +137,9 @@ impl Store {
         let config: Digest = format!("sha256:{id}").parse().ok()?;
         // Layers and manifests are blobs too.
         let size = self.blobs.size(&config).ok()??;
-        let bytes = (size <= LONGEST_CONFIG).then(|| self.read(&config).ok())??;
-        let document: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
-        document.get("rootfs")?;
+        let image = (size <= LONGEST_CONFIG).then(|| stored::read(&self.paths, &config).ok())??;
         Some(Found {
-            config,
+            config: image.id,
             names: Vec::new(),
         })
     }
@@ -174,8 +173,9 @@ impl Store {
                 crate::text::chain(error)
             ))
         };
-        let bytes = self.read(&image.config).map_err(|error| broken(&*error))?;
-        let config: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| broken(&e))?;
+        let read = stored::read(&self.paths, &image.config).map_err(|error| broken(&error))?;
+        let config: serde_json::Value =
+            serde_json::from_slice(&read.config).map_err(|error| broken(&error))?;
         let names = self
             .all()?
             .into_iter()
@@ -187,16 +187,6 @@ impl Store {
         });
         let text = serde_json::to_string_pretty(&[shown]).map_err(|e| broken(&e))?;
         Ok(text + "\n")
-    }
-
-    fn read(&self, digest: &Digest) -> Result<Vec<u8>, crate::export::Failure> {
-        let mut blob = self
-            .blobs
-            .open(digest)?
-            .ok_or("it is gone from the store")?;
-        let mut bytes = Vec::new();
-        blob.read_to_end(&mut bytes)?;
-        Ok(bytes)
     }
 
     /// Removes names; all of them are found before the first is removed.

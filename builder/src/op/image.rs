@@ -16,6 +16,7 @@ use frontend::platform::Platform;
 use frontend::reference::Reference;
 use tokio::runtime::Handle;
 
+use super::stored::{self, StoredImageError};
 use crate::cli::request::PullPolicy;
 use crate::clock::Clock;
 use crate::lock::locked;
@@ -51,6 +52,7 @@ pub struct KnownImage {
 /// Resolves images for one build; every question is asked once.
 pub struct Resolver {
     client: Client,
+    paths: StatePaths,
     blobs: DirStore,
     tags: Images,
     references: References,
@@ -66,25 +68,6 @@ impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resolver").finish_non_exhaustive()
     }
-}
-
-/// The members of an image config that resolving looks at.
-#[derive(serde::Deserialize)]
-struct ConfigHead {
-    #[serde(default)]
-    os: String,
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    variant: String,
-    #[serde(default)]
-    rootfs: Rootfs,
-}
-
-#[derive(Default, serde::Deserialize)]
-struct Rootfs {
-    #[serde(default)]
-    diff_ids: Vec<DiffId>,
 }
 
 fn refused(message: String) -> ResolveError {
@@ -106,6 +89,7 @@ impl Resolver {
     ) -> Self {
         Self {
             client,
+            paths: paths.clone(),
             blobs: DirStore::new(paths),
             tags: Images::new(paths),
             references: References::new(paths),
@@ -146,24 +130,25 @@ impl Resolver {
         else {
             return Ok(None);
         };
-        let Some(config) = read_blob(&self.blobs, &tag.config).map_err(|e| broken(&e))? else {
-            return Ok(None);
+        let image = match stored::read(&self.paths, &tag.config) {
+            Ok(image) => image,
+            Err(StoredImageError::Gone(_)) => return Ok(None),
+            Err(error) => return Err(broken(&error)),
         };
-        let head: ConfigHead = serde_json::from_slice(&config).map_err(|e| broken(&e))?;
-        let own = Platform::normalised(&head.os, &head.architecture, &head.variant, "");
-        if platform.rank(&own).is_none() {
+        if platform.rank(&image.platform).is_none() {
             return Ok(None);
         }
+        let id = image.id.to_string();
         let known = KnownImage {
-            diff_ids: head.rootfs.diff_ids,
+            diff_ids: image.layers,
             layers: Vec::new(),
             origin: Origin::Store,
         };
-        locked(&self.images).insert(tag.config.to_string(), known);
+        locked(&self.images).insert(id.clone(), known);
         Ok(Some(ResolvedImage {
             reference: reference.to_string(),
-            manifest: tag.config.to_string(),
-            config,
+            manifest: id,
+            config: image.config,
             source: ImageSource::Local,
         }))
     }
@@ -372,25 +357,6 @@ impl ImageResolver for Resolver {
         locked(&self.answers).insert(question, answer.clone());
         answer
     }
-}
-
-/// The bytes of a blob.
-pub(crate) fn read_blob(
-    blobs: &dyn cache::blob::BlobStore,
-    digest: &Digest,
-) -> Result<Option<Vec<u8>>, cache::blob::BlobError> {
-    let Some(mut blob) = blobs.open(digest)? else {
-        return Ok(None);
-    };
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut blob, &mut bytes).map_err(|source| {
-        cache::blob::BlobError::Io {
-            attempt: "read",
-            path: digest.hex().into(),
-            source,
-        }
-    })?;
-    Ok(Some(bytes))
 }
 
 /// A time span in one unit.

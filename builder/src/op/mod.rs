@@ -15,6 +15,7 @@ pub mod local;
 pub mod remote;
 pub mod runner;
 pub mod steps;
+pub(crate) mod stored;
 pub(crate) mod unpack;
 pub mod watch;
 
