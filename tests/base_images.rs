@@ -1,14 +1,22 @@
 //! Bases that are not there, not for us, or not what they claim to be.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::faulty::{Fault, Faulty, root};
+use crate::support::process::Running;
 use crate::support::registry::Registry;
-use crate::support::{Place, base, store};
+use crate::support::{Place, base, finish, store, wait_until};
+
+/// How long a build may take to come to a point, or to its end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A build on the small base of this registry.
 fn on(address: &str) -> Place {
@@ -187,4 +195,102 @@ fn commands_run_on_the_platform_of_their_base() {
         .build(&[&platform])
         .failure(1)
         .says(&format!("another platform (linux/{other})"));
+}
+
+/// The small base as a layout whose `index.json` is a named pipe: who resolves it waits.
+fn waiting(place: &Place) -> PathBuf {
+    let layout = place.path("waiting");
+    let mut copy = Command::new("cp");
+    finish(copy.arg("-r").arg(base::busybox()).arg(&layout)).success();
+    fs::remove_file(layout.join("index.json")).unwrap();
+    finish(Command::new("mkfifo").arg(layout.join("index.json"))).success();
+    layout
+}
+
+/// The other end of a named pipe, once somebody reads it.
+fn writer(pipe: &Path) -> File {
+    let mut options = File::options();
+    // Opened so, it has to be read already.
+    options
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let mut opened = None;
+    let is_read = wait_until(PATIENCE, || {
+        opened = options.open(pipe).ok();
+        opened.is_some()
+    });
+    assert!(is_read, "nobody resolves `{}`", pipe.display());
+    opened.unwrap()
+}
+
+#[test]
+fn a_local_base_that_was_looked_up_stays_until_the_build_ends() {
+    let place = Place::with_dockerfile(
+        "FROM base:1 AS a\nRUN cat /one > /x\nFROM waiting\nCOPY --from=a /x /\n",
+    );
+    let rebuild = |place: &Place, text: &str| {
+        place.file("one", text);
+        let dir = place.context().join("base");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("Dockerfile"), "FROM busybox\nCOPY one /one\n").unwrap();
+        let file = format!("--file={}", dir.join("Dockerfile").display());
+        place.build(&["-t", "base:1", &file]).success();
+    };
+    rebuild(&place, "first");
+    let layout = waiting(&place);
+    let place = place.with_base("waiting", &layout);
+    let dest = place.path("tree");
+    let mut build = place.build_command();
+    build.arg(format!("--output=type=local,dest={}", dest.display()));
+    let build = Running::start(build.arg(place.context()));
+    let mut index = writer(&layout.join("index.json"));
+    // Its first base is known by now, and the second is asked for: the name moves, and what it meant is removed.
+    rebuild(&place, "second");
+    place.run(["prune", "--all"]).success();
+    let text = fs::read(base::busybox().join("index.json")).unwrap();
+    index.write_all(&text).unwrap();
+    drop(index);
+    let _told = build.end(PATIENCE).success();
+    assert_eq!(fs::read_to_string(dest.join("x")).unwrap(), "first");
+}
+
+#[test]
+fn an_interrupt_while_a_base_is_looked_up_leaves_nothing() {
+    let place = Place::with_dockerfile("FROM waiting\n");
+    let layout = waiting(&place);
+    let place = place.with_base("waiting", &layout);
+    let build = Running::start(place.build_command().arg(place.context()));
+    let _index = writer(&layout.join("index.json"));
+    build.signal(Signal::INT);
+    assert_eq!(build.end(PATIENCE).code, Some(130));
+    store::assert_tidy(&place.root());
+    assert_eq!(
+        fs::read_dir(place.root().join("leases")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn a_damaged_local_base_is_told_and_not_looked_for_elsewhere() {
+    let registry = Registry::start();
+    registry.fill(&base::busybox(), "base");
+    let name = registry.name("base:latest");
+    let place = Place::with_dockerfile("FROM busybox\nLABEL a=b\n");
+    let id = place.build(&["--quiet", "-t", &name]).success().stdout;
+    let config = place.root().join("blobs").join(id.trim().replace(':', "/"));
+    fs::remove_file(config).unwrap();
+    let before = registry.requests().len();
+    place.file("Dockerfile", format!("FROM {name}\nRUN true\n"));
+    for args in [&[][..], &["--pull=missing"]] {
+        place
+            .build(args)
+            .failure(1)
+            .says(&format!("the config {} is gone", id.trim()))
+            .says(&format!("builder rm {name}"));
+    }
+    assert_eq!(registry.requests().split_off(before), [""; 0]);
+    // Who says that the registry counts, or has no such image any more, gets the registry's.
+    place.build(&["--pull"]).success();
+    place.run(["rm", &name]).success();
+    place.build(&["--no-cache"]).success();
 }

@@ -161,8 +161,9 @@ impl Drop for Lease {
     }
 }
 
-/// Waits until no collection is removing anything; none begins while the file is open.
-pub(crate) fn pass_gate(path: &Path) -> Result<File, IoError> {
+/// Waits until no collection is removing anything; none begins while the file is open: what is found meanwhile is there
+/// until then, and longer if it is pinned or gets a name.
+pub fn pass_gate(path: &Path) -> Result<File, IoError> {
     let gate = open_lock_file(path)?;
     pass(&gate, path)?;
     Ok(gate)

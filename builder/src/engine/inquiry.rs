@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use cache::lease::Lease;
 use frontend::lint::{self, Coverage, Report};
 use frontend::source::{Diagnostic, SourceFile};
 
 use super::checks::{Audience, Checked};
-use super::{Engine, Purpose, input, open_root};
+use super::{Engine, Purpose, failure, input, open_root};
 use crate::cli::answer::{Answer, CheckAnswer};
 use crate::cli::request::{BuildRequest, Inquiry};
-use crate::op::image::Resolver;
+use crate::op::image::{Resolver, ResolverParts};
 use crate::outcome::Failure;
 
 impl Engine {
@@ -83,14 +84,16 @@ impl Engine {
             input::ignore_rules(request)
         })?;
         let root = open_root(&request.state_root)?;
-        let resolver = Arc::new(Resolver::new(
-            super::clients(request, Purpose::Explain).1,
-            root.paths(),
-            tokio::runtime::Handle::current(),
-            Arc::clone(&self.events),
-            self.clock.clone(),
-            super::policy_of(request),
-        ));
+        let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
+        let resolver = Arc::new(Resolver::new(ResolverParts {
+            client: super::clients(request, Purpose::Explain).1,
+            paths: root.paths(),
+            lease: &lease,
+            handle: tokio::runtime::Handle::current(),
+            events: Arc::clone(&self.events),
+            clock: self.clock.clone(),
+            policy: super::policy_of(request),
+        }));
         let host = self.surroundings.platform();
         let options = request.lower_options(host.clone(), host);
         self.check(

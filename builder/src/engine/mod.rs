@@ -50,7 +50,7 @@ use crate::cli::environment::Environment;
 use crate::cli::request::{BuildRequest, Network, PullPolicy};
 use crate::clock::Clock;
 use crate::export::spec::{self, OutputFlags, OutputSpec, Shorthand, StdoutKind};
-use crate::op::image::{KnownImage, Resolver};
+use crate::op::image::{KnownImage, Resolver, ResolverParts};
 use crate::op::layers::{LayerParts, Layers};
 use crate::op::local::{Contexts, LocalSource};
 use crate::op::remote::Remotes;
@@ -205,14 +205,15 @@ impl Engine {
             context::Files::Tree(tree) => LocalSource::Tree(tree),
         };
         let (_, pulls, fetches) = clients(request, purpose);
-        let resolver = Arc::new(Resolver::new(
-            pulls,
-            root.paths(),
-            tokio::runtime::Handle::current(),
-            Arc::clone(&self.events),
-            self.clock.clone(),
-            policy_of(request),
-        ));
+        let resolver = Arc::new(Resolver::new(ResolverParts {
+            client: pulls,
+            paths: root.paths(),
+            lease,
+            handle: tokio::runtime::Handle::current(),
+            events: Arc::clone(&self.events),
+            clock: self.clock.clone(),
+            policy: policy_of(request),
+        }));
         let options = request.lower_options(target.clone(), self.surroundings.platform());
         let lowered = self
             .lower(&dockerfile, definition, options, (&resolver, &ignore))

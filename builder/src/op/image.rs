@@ -1,15 +1,17 @@
 //! Where images come from: tags of the store, registries, OCI layouts.
 //!
 //! A name is a tag of the local store first, else what the registry says in one request a build. If no registry can be
-//! reached, what it last said counts, with a warning.
+//! reached, what it last said counts, with a warning. A tag whose image is damaged is an error: what a registry has under
+//! the name may be somebody else's.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use cache::blob::dir::DirStore;
 use cache::digest::{DiffId, Digest};
+use cache::lease::Lease;
 use cache::root::StatePaths;
-use cache::tag::{Images, References, Seen};
+use cache::tag::{References, Seen};
 use frontend::graph::ImageSource;
 use frontend::lower::{ImageName, ImageResolver, ResolveError, ResolvedImage};
 use frontend::platform::Platform;
@@ -49,12 +51,37 @@ pub struct KnownImage {
     pub origin: Origin,
 }
 
+/// What a [`Resolver`] is made of.
+pub struct ResolverParts<'a> {
+    /// The registries; offline if the policy is never to ask.
+    pub client: Client,
+    /// Names of files of the store.
+    pub paths: &'a StatePaths,
+    /// The build's hold on the store: pins the images that are found there.
+    pub lease: &'a Arc<Lease>,
+    /// Where requests run.
+    pub handle: Handle,
+    /// Where they are shown.
+    pub events: Arc<dyn EventSink>,
+    /// The clock.
+    pub clock: Clock,
+    /// When registries are asked.
+    pub policy: PullPolicy,
+}
+
+impl std::fmt::Debug for ResolverParts<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResolverParts").finish_non_exhaustive()
+    }
+}
+
 /// Resolves images for one build; every question is asked once.
 pub struct Resolver {
     client: Client,
     paths: StatePaths,
+    /// Not what keeps it: a registry that is still being asked when the user gives up must not.
+    lease: Weak<Lease>,
     blobs: DirStore,
-    tags: Images,
     references: References,
     handle: Handle,
     events: Arc<dyn EventSink>,
@@ -77,26 +104,34 @@ fn refused(message: String) -> ResolveError {
     }
 }
 
+/// A tag names what is no image any more.
+fn damaged(name: &str, error: &StoredImageError) -> ResolveError {
+    let problem = crate::text::chain(error);
+    let hint = match error {
+        StoredImageError::Gone(_) | StoredImageError::NoConfig { .. } => Some(format!(
+            "build it again, or `builder rm {name}` to have the registry asked"
+        )),
+        StoredImageError::Store(_) | StoredImageError::Blob(_) => None,
+    };
+    ResolveError {
+        message: format!("cannot read the image of the local store: {problem}"),
+        hint,
+    }
+}
+
 impl Resolver {
-    /// Takes the client and the store. The client must be offline if the policy is never to ask.
-    pub fn new(
-        client: Client,
-        paths: &StatePaths,
-        handle: Handle,
-        events: Arc<dyn EventSink>,
-        clock: Clock,
-        policy: PullPolicy,
-    ) -> Self {
+    /// Touches nothing.
+    pub fn new(parts: ResolverParts<'_>) -> Self {
         Self {
-            client,
-            paths: paths.clone(),
-            blobs: DirStore::new(paths),
-            tags: Images::new(paths),
-            references: References::new(paths),
-            handle,
-            events,
-            clock,
-            policy,
+            client: parts.client,
+            paths: parts.paths.clone(),
+            lease: Arc::downgrade(parts.lease),
+            blobs: DirStore::new(parts.paths),
+            references: References::new(parts.paths),
+            handle: parts.handle,
+            events: parts.events,
+            clock: parts.clock,
+            policy: parts.policy,
             answers: Mutex::default(),
             images: Mutex::default(),
         }
@@ -117,23 +152,13 @@ impl Resolver {
         if reference.digest.is_some() {
             return Ok(None);
         }
-        let broken = |error: &dyn std::error::Error| {
-            refused(format!(
-                "cannot read the tag `{reference}`: {}",
-                crate::text::chain(error)
-            ))
+        let Some(lease) = self.lease.upgrade() else {
+            return Err(refused("canceled".to_owned()));
         };
-        let Some(tag) = self
-            .tags
-            .resolve(&reference.to_string())
-            .map_err(|e| broken(&e))?
-        else {
+        let name = reference.to_string();
+        let held = stored::hold(&self.paths, &lease, &name);
+        let Some(image) = held.map_err(|error| damaged(&name, &error))? else {
             return Ok(None);
-        };
-        let image = match stored::read(&self.paths, &tag.config) {
-            Ok(image) => image,
-            Err(StoredImageError::Gone(_)) => return Ok(None),
-            Err(error) => return Err(broken(&error)),
         };
         if platform.rank(&image.platform).is_none() {
             return Ok(None);
@@ -146,7 +171,7 @@ impl Resolver {
         };
         locked(&self.images).insert(id.clone(), known);
         Ok(Some(ResolvedImage {
-            reference: reference.to_string(),
+            reference: name,
             manifest: id,
             config: image.config,
             source: ImageSource::Local,
@@ -373,7 +398,48 @@ pub(crate) fn age(milliseconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cache::lease::pinned;
+
+    use super::super::stored::testing::{beside_a_collection, name, put_config};
     use super::*;
+    use crate::progress::sink::Discard;
+    use crate::registry::config::RegistryConfig;
+
+    const BASE: &str = "docker.io/library/base:1";
+
+    #[test]
+    fn a_collection_under_way_is_waited_for_and_what_it_left_is_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let layers = [b"one", b"two"].map(|text| DiffId(Digest::of(text)));
+        let [old, new] = layers.clone().map(|layer| put_config(&paths, &[layer]));
+        name(&paths, BASE, &old);
+        let lease = Arc::new(Lease::acquire(&paths).unwrap());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let mut config = RegistryConfig::from_env(&|_| None);
+        config.is_offline = true;
+        let resolver = Resolver::new(ResolverParts {
+            client: Client::new(config),
+            paths: &paths,
+            lease: &lease,
+            handle: runtime.handle().clone(),
+            events: Arc::new(Discard),
+            clock: Clock::system(),
+            policy: PullPolicy::Default,
+        });
+        let reference = Reference::parse(BASE).unwrap();
+        let platform = Platform::parse("linux/arm64", "arm64").unwrap();
+        let resolve = || resolver.resolve(&ImageName::Reference(&reference), &platform);
+        let answer = beside_a_collection(&paths, resolve, || {
+            // Another build gives the name away, and what it meant goes.
+            name(&paths, BASE, &new);
+            std::fs::remove_file(paths.blob(&old)).unwrap();
+        });
+        assert_eq!(answer.unwrap().manifest, new.to_string());
+        let pinned = pinned(&paths, None).unwrap();
+        assert_eq!(pinned.blobs, [new].into());
+        assert_eq!(pinned.layers, [layers[1].clone()].into());
+    }
 
     #[test]
     fn ages_have_one_unit() {

@@ -1,4 +1,7 @@
-//! Images of the store: their configs, read.
+//! Images of the store: read, and kept from being collected.
+//!
+//! A name may be given to another image at any time, and the one that had it be collected then. So an image is looked up
+//! and pinned while no collection removes anything: what it lacks then, the store has lost.
 //!
 //! Not here: which image a user means (`engine::store`), and images of registries and OCI layouts (`image`).
 
@@ -7,7 +10,10 @@ use std::io::Read as _;
 use cache::blob::dir::DirStore;
 use cache::blob::{BlobError, BlobStore as _};
 use cache::digest::{DiffId, Digest};
+use cache::io::IoError;
+use cache::lease::{Lease, pass_gate};
 use cache::root::StatePaths;
+use cache::tag::Images;
 use frontend::platform::Platform;
 
 /// An image of the store.
@@ -26,6 +32,9 @@ pub(crate) struct StoredImage {
 /// Why an image of the store cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoredImageError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] IoError),
     /// The store cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
@@ -60,7 +69,30 @@ struct Rootfs {
     diff_ids: Vec<DiffId>,
 }
 
-/// Reads the image with this id.
+/// The image that has a name, with its layers pinned, whether they are there or not: what is there stays until the lease
+/// ends.
+///
+/// # Errors
+///
+/// There is one, but its config is gone or damaged; or the store cannot be used.
+pub(crate) fn hold(
+    paths: &StatePaths,
+    lease: &Lease,
+    name: &str,
+) -> Result<Option<StoredImage>, StoredImageError> {
+    let _gate = pass_gate(&paths.gate())?;
+    let Some(tag) = Images::new(paths).resolve(name)? else {
+        return Ok(None);
+    };
+    let image = read(paths, &tag.config)?;
+    lease.pin_blob(&image.id)?;
+    for layer in &image.layers {
+        lease.pin(layer)?;
+    }
+    Ok(Some(image))
+}
+
+/// Reads the image with this id. Unless it has been pinned, a collection may remove it at the same time.
 ///
 /// # Errors
 ///
@@ -88,30 +120,78 @@ pub(crate) fn read(paths: &StatePaths, id: &Digest) -> Result<StoredImage, Store
     })
 }
 
+/// Images that tests put into a store, and collections that they stand in for.
 #[cfg(test)]
-mod tests {
+pub(crate) mod testing {
     use std::io::Write as _;
+    use std::sync::mpsc::{self, RecvTimeoutError};
+    use std::time::Duration;
+
+    use cache::tag::Tag;
 
     use super::*;
 
-    fn put(paths: &StatePaths, text: &str) -> Digest {
+    /// Puts a blob into a store.
+    pub(crate) fn put(paths: &StatePaths, text: &str) -> Digest {
         let mut writer = DirStore::new(paths).writer().unwrap();
         writer.write_all(text.as_bytes()).unwrap();
         writer.commit(None).unwrap().0
     }
+
+    /// Puts the config of an image of these layers into a store.
+    pub(crate) fn put_config(paths: &StatePaths, layers: &[DiffId]) -> Digest {
+        let config = serde_json::json!({
+            "os": "linux", "architecture": "arm64", "rootfs": {"diff_ids": layers},
+        });
+        put(paths, &config.to_string())
+    }
+
+    /// Gives an image a name, in full.
+    pub(crate) fn name(paths: &StatePaths, name: &str, image: &Digest) {
+        let tag = Tag {
+            name: name.to_owned(),
+            config: image.clone(),
+            manifest: None,
+            tagged_ms: 0,
+        };
+        Images::new(paths).tag(&tag).unwrap();
+    }
+
+    /// What work comes to that begins while a collection is removing something. It must not end before that.
+    pub(crate) fn beside_a_collection<T: Send>(
+        paths: &StatePaths,
+        work: impl FnOnce() -> T + Send,
+        collection: impl FnOnce(),
+    ) -> T {
+        let gate = pass_gate(&paths.gate()).unwrap();
+        gate.lock().unwrap();
+        let (sender, done) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(sender.send(work())));
+            let early = done.recv_timeout(Duration::from_millis(200));
+            collection();
+            gate.unlock().unwrap();
+            let is_waiting = matches!(early, Err(RecvTimeoutError::Timeout));
+            assert!(is_waiting, "it has not waited for the collection");
+            done.recv().unwrap()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{put, put_config};
+    use super::*;
 
     #[test]
     fn only_a_config_is_an_image() {
         let dir = tempfile::tempdir().unwrap();
         let paths = StatePaths::new(dir.path());
         let layer = DiffId(Digest::of(b"layer"));
-        let text = format!(
-            r#"{{"os":"linux","architecture":"arm64","rootfs":{{"diff_ids":["{layer}"]}}}}"#
-        );
-        let id = put(&paths, &text);
+        let id = put_config(&paths, std::slice::from_ref(&layer));
         let image = read(&paths, &id).unwrap();
-        assert_eq!((image.id, image.config), (id, text.into_bytes()));
-        assert_eq!(image.layers, [layer]);
+        assert_eq!(Digest::of(&image.config), id);
+        assert_eq!((image.id, image.layers), (id, vec![layer]));
         assert_eq!(image.platform.to_string(), "linux/arm64");
         for other in ["no document", r#"{"layers":[]}"#] {
             let error = read(&paths, &put(&paths, other)).unwrap_err();
