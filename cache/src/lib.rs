@@ -43,6 +43,7 @@
 //! | `lock`, shared | every process | it has the store open |
 //! | `lock`, exclusive | garbage collection | it deletes lock files |
 //! | `gate`, shared | a build | it pins something, or looks up and pins an image |
+//! | `gate`, shared | whoever names images | it looks an image up and gives or takes its name |
 //! | `gate`, exclusive | garbage collection | it looks what is pinned and removes something else |
 //! | `claims/KEY` | the process that runs a step, and its sandbox | the step runs |
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |

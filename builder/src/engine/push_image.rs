@@ -7,7 +7,6 @@ use cache::key::index::Keys;
 use cache::lease::Lease;
 use cache::room::Cap;
 use cache::root::StatePaths;
-use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
 
 use super::blobs::{Blobs, BlobsParts};
@@ -35,8 +34,7 @@ impl Engine {
         let stop = StopOnInterrupt::new(&self.interrupt);
         let root = super::open_root(&request.state_root)?;
         let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
-        let (name, tag) = find(&request.name, root.paths())?;
-        let image = read(&tag, root.paths())?;
+        let (name, image) = find(&request.name, root.paths(), &lease)?;
         let client = super::client(&request.registries.environment);
         let handle = tokio::runtime::Handle::current();
         let layers = Layers::open(LayerParts {
@@ -53,8 +51,7 @@ impl Engine {
         .map_err(failure::step_environment)?;
         let has_all = layers.has_all(&image.layers);
         if !has_all.map_err(failure::step_environment)? {
-            let message = format!("layers of {} are gone from the store", request.name);
-            return Err(Failure::new(FailureKind::Environment, message).hint("build it again"));
+            return Err(super::store::without_layers(&request.name));
         }
         let layers = Arc::new(layers);
         let keys = Arc::new(Keys::new(root.paths()));
@@ -102,8 +99,8 @@ impl Engine {
     }
 }
 
-/// The tag of a name.
-fn find(typed: &str, paths: &StatePaths) -> Result<(Reference, Tag), Failure> {
+/// The image of a name, which stays until the lease ends.
+fn find(typed: &str, paths: &StatePaths, lease: &Lease) -> Result<(Reference, Image), Failure> {
     let name = Reference::parse(typed).map_err(|error| {
         let message = format!("invalid name {typed:?}: {error}");
         Failure::new(FailureKind::Usage, message)
@@ -112,27 +109,16 @@ fn find(typed: &str, paths: &StatePaths) -> Result<(Reference, Tag), Failure> {
         let message = format!("an image is pushed under a tag, and {typed:?} names a digest");
         return Err(Failure::new(FailureKind::Usage, message));
     }
-    let tag = Images::new(paths)
-        .resolve(&name.to_string())
-        .map_err(failure::store)?;
-    match tag {
-        Some(tag) => Ok((name, tag)),
-        None => Err(super::store::no_such_image(typed)
-            .hint("`builder tag ID NAME` gives an image the name to push it under")),
-    }
-}
-
-/// The image of a tag.
-fn read(tag: &Tag, paths: &StatePaths) -> Result<Image, Failure> {
-    let image = stored::read(paths, &tag.config).map_err(|error| {
-        let problem = crate::text::chain(&error);
-        let message = format!("cannot read the image {}: {problem}", tag.name);
-        Failure::new(FailureKind::Environment, message)
-    })?;
-    Ok(Image {
+    let held = stored::hold(paths, lease, &name.to_string());
+    let Some(image) = held.map_err(|error| super::store::unreadable(typed, &error))? else {
+        return Err(super::store::no_such_image(typed)
+            .hint("`builder tag ID NAME` gives an image the name to push it under"));
+    };
+    let image = Image {
         config: image.config,
         digest: image.id,
         layers: image.layers,
         created: None,
-    })
+    };
+    Ok((name, image))
 }

@@ -2,19 +2,25 @@
 //!
 //! A name means the image that has it; else a digest of a config, or at least four digits of one that has a name, means
 //! that image.
+//!
+//! A collection looks which images have names, and takes the others. So what is looked up and named here is so while none
+//! removes anything (`gate`): it finds either the names of before or those of afterwards, and what gets a name is there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 
 use cache::blob::dir::DirStore;
 use cache::digest::Digest;
+use cache::lease::pass_gate;
 use cache::root::{RootOptions, StatePaths, StateRoot};
 use cache::tag::{Images, Tag};
 use frontend::reference::Reference;
 
+use super::failure;
 use super::upkeep::Upkeep;
 use crate::cli::{StoreCommand, StoreRequest};
 use crate::clock::Clock;
-use crate::op::stored;
+use crate::op::stored::{self, StoredImageError};
 use crate::outcome::{Failure, FailureKind};
 
 /// Digits that an id must have at least: fewer may as well be a name.
@@ -59,6 +65,17 @@ pub(super) fn no_such_image(name: &str) -> Failure {
     ))
 }
 
+/// An image of the store is damaged.
+pub(super) fn unreadable(name: &str, error: &StoredImageError) -> Failure {
+    let problem = crate::text::chain(error);
+    environment(format!("cannot read the image {name}: {problem}"))
+}
+
+/// An image of the store is only its config.
+pub(super) fn without_layers(name: &str) -> Failure {
+    environment(format!("layers of {name} are gone from the store")).hint("build it again")
+}
+
 /// An image, and those of its names that were meant.
 struct Found {
     config: Digest,
@@ -72,6 +89,11 @@ struct Store {
 }
 
 impl Store {
+    /// Nothing is collected while this is open.
+    fn gate(&self) -> Result<File, Failure> {
+        pass_gate(&self.paths.gate()).map_err(failure::store)
+    }
+
     fn all(&self) -> Result<Vec<Tag>, Failure> {
         self.tags
             .list()
@@ -145,12 +167,18 @@ impl Store {
     }
 
     fn tag(&self, source: &str, target: &str, now_ms: u64) -> Result<String, Failure> {
-        let image = self.find(source)?;
         let reference = Reference::parse(target)
             .map_err(|error| usage(format!("invalid name {target:?}: {error}")))?;
         if reference.digest.is_some() {
             let message = format!("invalid name {target:?}: a name that is given has no digest");
             return Err(usage(message));
+        }
+        let _gate = self.gate()?;
+        let image = self.find(source)?;
+        let read = stored::read(&self.paths, &image.config);
+        let is_whole = read.and_then(|read| read.has_layers(&self.paths));
+        if !is_whole.map_err(|error| unreadable(source, &error))? {
+            return Err(without_layers(source));
         }
         let tag = Tag {
             name: reference.to_string(),
@@ -165,17 +193,12 @@ impl Store {
     }
 
     fn inspect(&self, name: &str) -> Result<String, Failure> {
+        let _gate = self.gate()?;
         let image = self.find(name)?;
-        let broken = |error: &dyn std::error::Error| {
-            environment(format!(
-                "cannot read the image {}: {}",
-                image.config,
-                crate::text::chain(error)
-            ))
-        };
-        let read = stored::read(&self.paths, &image.config).map_err(|error| broken(&error))?;
-        let config: serde_json::Value =
-            serde_json::from_slice(&read.config).map_err(|error| broken(&error))?;
+        let read = stored::read(&self.paths, &image.config);
+        let read = read.map_err(|error| unreadable(name, &error))?;
+        let config: serde_json::Value = serde_json::from_slice(&read.config)
+            .map_err(|error| environment(crate::text::chain(&error)))?;
         let names = self
             .all()?
             .into_iter()
@@ -185,12 +208,14 @@ impl Store {
             "RepoTags": names.map(|tag| tag.name).collect::<Vec<_>>(),
             "Config": config,
         });
-        let text = serde_json::to_string_pretty(&[shown]).map_err(|e| broken(&e))?;
+        let text = serde_json::to_string_pretty(&[shown])
+            .map_err(|error| environment(crate::text::chain(&error)))?;
         Ok(text + "\n")
     }
 
     /// Removes names; all of them are found before the first is removed.
     fn remove(&self, names: &[String]) -> Result<String, Failure> {
+        let _gate = self.gate()?;
         let mut doomed = BTreeSet::new();
         for name in names {
             let found = self.find(name)?;
@@ -207,5 +232,101 @@ impl Store {
             text.push_str(&format!("untagged: {name}\n"));
         }
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cache::digest::{Descriptor, DiffId};
+    use cache::tag::{Source, Sources};
+
+    use super::*;
+    use crate::op::stored::testing::{beside_a_collection, name, put_config};
+
+    const ONE: &str = "docker.io/library/one:latest";
+    const TWO: &str = "docker.io/library/two:latest";
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let store = Store {
+            tags: Images::new(&paths),
+            blobs: DirStore::new(&paths),
+            paths,
+        };
+        (dir, store)
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        let tags = store.all().unwrap().into_iter();
+        tags.map(|tag| tag.name).collect()
+    }
+
+    #[test]
+    fn what_a_collection_takes_gets_no_name() {
+        let (_dir, store) = store();
+        let paths = &store.paths;
+        let image = put_config(paths, &[]);
+        let config = paths.blob(&image);
+        let tag_beside = |source: &str, collection: &dyn Fn()| {
+            let tag = || store.tag(source, "two", 0);
+            let told = beside_a_collection(paths, tag, collection).unwrap_err();
+            told.to_string()
+        };
+        let told = tag_beside(image.hex(), &|| fs::remove_file(&config).unwrap());
+        assert!(told.contains("no such image"), "{told}");
+        name(paths, ONE, &put_config(paths, &[]));
+        let told = tag_beside("one", &|| {
+            assert!(store.tags.untag(ONE).unwrap());
+            fs::remove_file(&config).unwrap();
+        });
+        assert!(told.contains("no such image: one"), "{told}");
+        assert_eq!(names(&store), [""; 0]);
+        // One that has been damaged gets no other name.
+        name(paths, ONE, &image);
+        let told = store.tag("one", "two", 0).unwrap_err().to_string();
+        assert!(told.contains("is gone from the store"), "{told}");
+        assert_eq!(names(&store), [ONE]);
+    }
+
+    #[test]
+    fn a_collection_finds_the_names_of_before_or_of_afterwards() {
+        let (_dir, store) = store();
+        let paths = &store.paths;
+        name(paths, ONE, &put_config(paths, &[]));
+        let before = || assert_eq!(names(&store), [ONE]);
+        beside_a_collection(paths, || store.tag("one", "two", 0), before).unwrap();
+        let both = || assert_eq!(names(&store), [ONE, TWO]);
+        let remove = || store.remove(&["one".to_owned()]);
+        beside_a_collection(paths, remove, both).unwrap();
+        assert_eq!(names(&store), [TWO]);
+    }
+
+    #[test]
+    fn an_image_whose_layers_are_gone_gets_no_name() {
+        let (_dir, store) = store();
+        let layer = DiffId(Digest::of(b"layer"));
+        let image = put_config(&store.paths, std::slice::from_ref(&layer));
+        let tag = || store.tag(image.hex(), "two", 0);
+        let told = tag().unwrap_err().to_string();
+        assert!(
+            told.contains("layers of") && told.contains("gone"),
+            "{told}"
+        );
+        assert_eq!(names(&store), [""; 0]);
+        // A registry that has them will do.
+        let source = Source {
+            repository: "docker.io/library/base".to_owned(),
+            blob: Descriptor {
+                media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+                digest: Digest::of(b"blob"),
+                size: 4,
+            },
+        };
+        Sources::new(&store.paths).add(&layer, &source).unwrap();
+        tag().unwrap();
+        assert_eq!(names(&store), [TWO]);
     }
 }

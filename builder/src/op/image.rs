@@ -111,7 +111,7 @@ fn damaged(name: &str, error: &StoredImageError) -> ResolveError {
         StoredImageError::Gone(_) | StoredImageError::NoConfig { .. } => Some(format!(
             "build it again, or `builder rm {name}` to have the registry asked"
         )),
-        StoredImageError::Store(_) | StoredImageError::Blob(_) => None,
+        StoredImageError::Store(_) | StoredImageError::Blob(_) | StoredImageError::Layer(_) => None,
     };
     ResolveError {
         message: format!("cannot read the image of the local store: {problem}"),

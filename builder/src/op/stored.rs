@@ -13,7 +13,9 @@ use cache::digest::{DiffId, Digest};
 use cache::io::IoError;
 use cache::lease::{Lease, pass_gate};
 use cache::root::StatePaths;
-use cache::tag::Images;
+use cache::snapshot::contents;
+use cache::snapshot::error::SnapshotError;
+use cache::tag::{Images, Sources};
 use frontend::platform::Platform;
 
 /// An image of the store.
@@ -38,6 +40,9 @@ pub(crate) enum StoredImageError {
     /// The store cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The layers cannot be looked at.
+    #[error(transparent)]
+    Layer(#[from] SnapshotError),
     /// There is no config.
     #[error("the config {0} is gone from the store")]
     Gone(Digest),
@@ -49,6 +54,23 @@ pub(crate) enum StoredImageError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl StoredImage {
+    /// Whether every layer is in the store, or a registry is known to have it.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(crate) fn has_layers(&self, paths: &StatePaths) -> Result<bool, StoredImageError> {
+        let sources = Sources::new(paths);
+        for layer in &self.layers {
+            if contents::of(paths, layer)?.is_none() && sources.of(layer)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// The members of a config that are looked at. Other documents have no `rootfs`.

@@ -28,19 +28,27 @@ pub(crate) fn all(paths: &StatePaths) -> Result<BTreeMap<DiffId, LayerContents>,
             continue;
         };
         let layer = DiffId(digest);
-        match record::read(&paths.layer(&layer)) {
-            Ok(Some(record)) => {
-                let contents = LayerContents {
-                    trees: record.trees.into_values().collect(),
-                    blobs: record.blobs.into_values().map(|blob| blob.digest).collect(),
-                };
-                layers.insert(layer, contents);
-            }
-            Ok(None) | Err(SnapshotError::Record { .. }) => {}
-            Err(error) => return Err(error),
+        if let Some(contents) = of(paths, &layer)? {
+            layers.insert(layer, contents);
         }
     }
     Ok(layers)
+}
+
+/// What a layer has, if it has a record.
+///
+/// # Errors
+///
+/// The store cannot be read. A record that is damaged is as good as none.
+pub fn of(paths: &StatePaths, layer: &DiffId) -> Result<Option<LayerContents>, SnapshotError> {
+    match record::read(&paths.layer(layer)) {
+        Ok(Some(record)) => Ok(Some(LayerContents {
+            trees: record.trees.into_values().collect(),
+            blobs: record.blobs.into_values().map(|blob| blob.digest).collect(),
+        })),
+        Ok(None) | Err(SnapshotError::Record { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a layer: its record first, so that nobody finds it half gone. Trees are renamed away before they are deleted.
