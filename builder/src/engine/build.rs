@@ -85,11 +85,6 @@ impl Build<'_> {
         solved?;
         kept?;
         let image = self.image()?;
-        // Pinned until it has its tags.
-        self.steps
-            .layers()
-            .has_blob(&image.digest)
-            .map_err(failure::step_environment)?;
         let outputs = outputs::Outputs {
             engine: self.engine,
             request: self.request,

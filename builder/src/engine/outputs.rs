@@ -256,7 +256,8 @@ impl ImageStore for LocalStore {
     fn put_image(&self, image: &Image) -> Result<(), crate::export::Failure> {
         use std::io::Write as _;
         self.layers.keep(&image.layers)?;
-        if self.blobs.contains(&image.digest)? {
+        // Pinned, whether it is there or not, until it has its names.
+        if self.layers.has_blob(&image.digest)? {
             return Ok(());
         }
         let mut writer = self.blobs.writer()?;
@@ -281,5 +282,54 @@ impl ImageStore for LocalStore {
             tagged_ms: self.now_ms,
         };
         Ok(self.tags.tag(&tag)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cache::durable::BootId;
+    use cache::lease::{Lease, pinned};
+    use cache::room::{Cap, Room};
+    use cache::root::StatePaths;
+    use cache::snapshot::format::TreeFormat;
+
+    use super::*;
+    use crate::cancel::CancelFlag;
+    use crate::op::layers::LayerParts;
+    use crate::op::stored::testing::put_config;
+    use crate::registry::client::Client;
+    use crate::registry::config::RegistryConfig;
+
+    #[test]
+    fn an_image_that_was_there_before_stays_until_it_has_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let digest = put_config(&paths, &[]);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let layers = Layers::open(LayerParts {
+            paths: &paths,
+            client: Client::new(RegistryConfig::from_env(&|_| None)),
+            handle: runtime.handle().clone(),
+            lease: Arc::new(Lease::acquire(&paths).unwrap()),
+            images: &BTreeMap::new(),
+            format: TreeFormat::Native,
+            stop: CancelFlag::default(),
+            boot: BootId::default(),
+            room: Room::new(&paths, Cap::Usual, 0),
+        });
+        let store = LocalStore {
+            layers: Arc::new(layers.unwrap()),
+            blobs: DirStore::new(&paths),
+            tags: Images::new(&paths),
+            now_ms: 0,
+        };
+        let image = Image {
+            config: Vec::new(),
+            digest: digest.clone(),
+            layers: Vec::new(),
+            created: None,
+        };
+        store.put_image(&image).unwrap();
+        assert_eq!(pinned(&paths, None).unwrap().blobs, [digest].into());
     }
 }
