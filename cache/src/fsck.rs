@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
 use std::sync::Arc;
 
+use crate::blob::BlobError;
 use crate::blob::dir::DirStore;
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::disk::{DiskError, Needs};
@@ -84,35 +84,49 @@ fn check_blobs(paths: &StatePaths, lease: &Lease, checked: &mut Checked) -> Resu
     let blobs = DirStore::new(paths);
     for name in names_in(&paths.blobs())? {
         let name = name.to_string_lossy();
-        let path = paths.blobs().join(&*name);
         let digest = format!("sha256:{name}").parse::<Digest>();
         if let Ok(digest) = &digest {
             lease.pin_blob(digest)?;
         }
-        if !path.exists() {
-            continue;
-        }
-        checked.blobs += 1;
-        let finding = match digest.as_ref().map(|digest| blobs.is_intact(digest)) {
-            Ok(Ok(true)) => continue,
-            // What the disk does not give back is as good as gone.
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "blob cannot be read");
-                "cannot be read: removed"
+        let finding = match digest {
+            Ok(digest) => check_blob(&blobs, &digest, checked)?,
+            Err(_) => {
+                let path = paths.blobs().join(&*name);
+                fs::remove_file(&path).attempt("remove", &path)?;
+                Some(OTHER_BYTES)
             }
-            Ok(Ok(false)) | Err(_) => "has other bytes than its digest says: removed",
         };
-        match fs::remove_file(&path) {
-            // A build that came upon it has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            removed => removed.attempt("remove", &path)?,
-        }
-        checked.problems.push(Problem {
+        checked.problems.extend(finding.map(|finding| Problem {
             what: format!("blob sha256:{name}"),
             finding,
-        });
+        }));
     }
     Ok(())
+}
+
+const OTHER_BYTES: &str = "has other bytes than its digest says: removed";
+
+/// What is wrong with a blob that is here, which is removed then.
+fn check_blob(
+    blobs: &DirStore,
+    digest: &Digest,
+    checked: &mut Checked,
+) -> Result<Option<&'static str>, BlobError> {
+    let Some(mut blob) = blobs.find(digest)? else {
+        return Ok(None);
+    };
+    checked.blobs += 1;
+    let finding = match blob.is_intact() {
+        Ok(true) => return Ok(None),
+        Ok(false) => OTHER_BYTES,
+        // What the disk does not give back is as good as gone.
+        Err(error) => {
+            tracing::debug!(%error, "blob cannot be read");
+            "cannot be read: removed"
+        }
+    };
+    // A build that came upon it may have removed it, and made it again.
+    Ok(blob.remove()?.then_some(finding))
 }
 
 /// Whether a layer can still be had.

@@ -6,6 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use crate::claim::names_same_file;
+
 /// The file system said no.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {attempt} `{path}`")]
@@ -119,6 +124,31 @@ pub(crate) fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), IoError> {
     staged.publish(target)
 }
 
+/// Removes a file if its name still means the one that is open; tells whether it did.
+pub(crate) fn remove_same(path: &Path, file: &File) -> Result<bool, IoError> {
+    Ok(names_same_file(path, file)? && take_away(path, file)?)
+}
+
+/// As [`remove_same`], of a name that meant the file a moment ago: if another has it by now, that one keeps it.
+fn take_away(path: &Path, file: &File) -> Result<bool, IoError> {
+    // In place of the staged one, and removed as that is.
+    let mut taken = Staged::create(path.parent().unwrap_or(Path::new("/")))?;
+    match fs::rename(path, &taken.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        renamed => renamed.attempt("remove", path)?,
+    }
+    if names_same_file(&taken.path, file)? {
+        return Ok(true);
+    }
+    match renameat_with(CWD, &taken.path, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => taken.path.clear(),
+        // Yet another was published in its place.
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno).attempt("rename to", path),
+    }
+    Ok(false)
+}
+
 /// Reads a file if it is there.
 pub(crate) fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, IoError> {
     match fs::read(path) {
@@ -172,6 +202,28 @@ mod tests {
         drop(staged);
         assert_eq!(fs::read_dir(dir.path().join("sub")).unwrap().count(), 1);
         assert_eq!(read_if_present(&dir.path().join("none")).unwrap(), None);
+    }
+
+    #[test]
+    fn only_the_file_that_is_meant_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("name");
+        let begin = || {
+            write_whole(&path, b"bad").unwrap();
+            File::open(&path).unwrap()
+        };
+        assert!(remove_same(&path, &begin()).unwrap());
+        assert!(!path.exists());
+        let gone = begin();
+        fs::remove_file(&path).unwrap();
+        assert!(!remove_same(&path, &gone).unwrap());
+        for remove in [remove_same, take_away] {
+            let bad = begin();
+            write_whole(&path, b"good").unwrap();
+            assert!(!remove(&path, &bad).unwrap());
+            assert_eq!(fs::read(&path).unwrap(), b"good");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

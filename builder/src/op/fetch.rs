@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cache::blob::dir::FoundBlob;
 use cache::digest::{Descriptor, DiffId, Digest};
 use cache::layer::compress::decompress::{decompress, decompress_ahead};
 use cache::layer::scan::scan;
@@ -107,12 +108,17 @@ impl Layers {
         work: impl Fn(&Descriptor) -> Result<T, StepError>,
     ) -> Result<T, StepError> {
         let blob = self.fetch(diff_id)?;
+        // The one that is worked on: another build that comes upon it may put a whole one in its place.
+        let mut found = self.blobs.find(&blob.digest)?;
+        let mut is_intact = || found.as_mut().map_or(Ok(false), FoundBlob::is_intact);
         match work(&blob) {
             Ok(made) => Ok(made),
             Err(error @ StepError::Room(_)) => Err(error),
-            Err(error) if !self.blobs.is_intact(&blob.digest)? => {
+            Err(error) if !is_intact()? => {
                 tracing::debug!(digest = %blob.digest, %error, "damaged blob");
-                self.blobs.remove(&blob.digest)?;
+                if let Some(damaged) = &found {
+                    damaged.remove()?;
+                }
                 work(&self.fetch(diff_id)?)
             }
             Err(StepError::Canceled) => Err(StepError::Canceled),

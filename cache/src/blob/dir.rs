@@ -6,12 +6,13 @@
 //! is empty, and an empty file is a blob only under the digest of nothing.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::writer::{FileWriter, UnhashedWriter};
 use super::{BlobError, BlobStore, BlobWriter, ReadSeek};
 use crate::digest::Digest;
+use crate::io::remove_same;
 use crate::root::StatePaths;
 
 /// Digest of no bytes.
@@ -50,39 +51,59 @@ impl DirStore {
         UnhashedWriter::create(&self.directory)
     }
 
-    /// Whether the bytes of a blob are those of its digest; false if it is not there.
-    pub fn is_intact(&self, digest: &Digest) -> Result<bool, BlobError> {
-        let Some(mut blob) = self.open(digest)? else {
-            return Ok(false);
-        };
+    /// The file that a digest names now, whole or not.
+    pub fn find(&self, digest: &Digest) -> Result<Option<FoundBlob>, BlobError> {
+        let path = self.directory.join(digest.hex());
+        match File::open(&path) {
+            Ok(file) => Ok(Some(FoundBlob {
+                digest: digest.clone(),
+                path,
+                file,
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(BlobError::Io {
+                attempt: "open",
+                path,
+                source,
+            }),
+        }
+    }
+}
+
+/// A blob as it was found: others may remove it meanwhile, and put another file in its place.
+#[derive(Debug)]
+pub struct FoundBlob {
+    digest: Digest,
+    path: PathBuf,
+    file: File,
+}
+
+impl FoundBlob {
+    /// Whether its bytes are those of its digest. Read to the end, once.
+    pub fn is_intact(&mut self) -> Result<bool, BlobError> {
         let mut hasher = sha2::Sha256::default();
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let length = blob.read(&mut buffer).map_err(|source| BlobError::Io {
-                attempt: "read",
-                path: self.directory.join(digest.hex()),
-                source,
-            })?;
+            let length = self
+                .file
+                .read(&mut buffer)
+                .map_err(|source| BlobError::Io {
+                    attempt: "read",
+                    path: self.path.clone(),
+                    source,
+                })?;
             if length == 0 {
                 break;
             }
             sha2::Digest::update(&mut hasher, &buffer[..length]);
         }
         let found = sha2::Digest::finalize(hasher);
-        Ok(Digest::from_hash(found.into()) == *digest)
+        Ok(Digest::from_hash(found.into()) == self.digest)
     }
 
-    /// Removes a blob; nothing if it is not there.
-    pub fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
-        let path = self.directory.join(digest.hex());
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BlobError::Io {
-                attempt: "remove",
-                path,
-                source: error,
-            }),
-            Ok(()) | Err(_) => Ok(()),
-        }
+    /// Removes it, and tells whether it did: what others have published in its place stays.
+    pub fn remove(&self) -> Result<bool, BlobError> {
+        Ok(remove_same(&self.path, &self.file)?)
     }
 }
 
@@ -149,12 +170,28 @@ mod tests {
             let mut writer = store.unhashed_writer().unwrap();
             io::Write::write_all(&mut writer, b"text").unwrap();
             assert_eq!(writer.commit(&digest).unwrap(), 4);
-            assert!(store.is_intact(&digest).unwrap());
+            assert!(store.find(&digest).unwrap().unwrap().is_intact().unwrap());
         }
         drop(store.unhashed_writer().unwrap());
         let all = fs::read_dir(dir.path().join("blobs/sha256")).unwrap();
         assert_eq!(all.count(), 1, "temporary files are gone");
         assert_eq!(contract::put(&store, b"text"), digest);
+    }
+
+    #[test]
+    fn who_finds_a_blob_damaged_removes_that_file_and_not_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let store = DirStore::new(&paths);
+        let digest = contract::put(&store, b"text");
+        fs::write(paths.blob(&digest), b"tex!").unwrap();
+        let found = || store.find(&digest).unwrap();
+        let (mut first, mut second) = (found().unwrap(), found().unwrap());
+        assert!(!first.is_intact().unwrap() && first.remove().unwrap());
+        assert!(found().is_none());
+        contract::put(&store, b"text");
+        assert!(!second.is_intact().unwrap() && !second.remove().unwrap());
+        assert!(found().unwrap().is_intact().unwrap());
     }
 
     #[test]
