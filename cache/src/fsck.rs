@@ -41,27 +41,22 @@ pub struct Checked {
     pub problems: Vec<Problem>,
 }
 
-/// Checks a store. Running builds are not disturbed unless they use what is damaged, and what collections and builds take
-/// away and make meanwhile is no problem.
+/// Checks a store. Running builds are not disturbed unless they use what is damaged. Nothing that is whole is pinned: a
+/// build that needs room may have it meanwhile, and what collections and builds take away and make is no problem.
 pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked, DiskError> {
-    let lease = Arc::new(Lease::acquire(paths)?);
+    let lease = Arc::new(Lease::for_upkeep(paths)?);
     let mut checked = Checked::default();
-    check_blobs(paths, &lease, &mut checked)?;
-    let store = LayerStore::open(paths, Arc::clone(&lease), reader.clone())?;
-    let mut whole = BTreeSet::new();
+    check_blobs(paths, &mut checked)?;
+    let store = LayerStore::open(paths, lease, reader.clone())?;
     let mut bad = BTreeSet::new();
     for layer in contents::all(paths)?.into_keys() {
-        // Pinned first: what is here now stays until it has been looked at.
-        lease.pin(&layer)?;
-        if !paths.layer(&layer).is_dir() {
+        let Some((is_of_use, findings)) = store.check(&layer)? else {
             continue;
-        }
-        checked.layers += 1;
-        let (is_whole, findings) = store.check(&layer)?;
-        match is_whole {
-            true => whole.insert(layer.clone()),
-            false => bad.insert(layer.clone()),
         };
+        checked.layers += 1;
+        if !is_of_use {
+            bad.insert(layer.clone());
+        }
         checked
             .problems
             .extend(findings.into_iter().map(|finding| Problem {
@@ -74,20 +69,17 @@ pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked
     let _gate = lease::pass_gate(&paths.gate())?;
     let (records, needs) = (keys.uses()?, Needs::of(paths, None)?);
     let known = contents::all(paths)?.into_keys();
-    whole.extend(known.filter(|layer| !bad.contains(layer)));
+    let whole = known.filter(|layer| !bad.contains(layer)).collect();
     check_records(paths, keys, records, &whole, &mut checked)?;
     check_tags(paths, &needs, &whole, &mut checked)?;
     Ok(checked)
 }
 
-fn check_blobs(paths: &StatePaths, lease: &Lease, checked: &mut Checked) -> Result<(), DiskError> {
+fn check_blobs(paths: &StatePaths, checked: &mut Checked) -> Result<(), DiskError> {
     let blobs = DirStore::new(paths);
     for name in names_in(&paths.blobs())? {
         let name = name.to_string_lossy();
         let digest = format!("sha256:{name}").parse::<Digest>();
-        if let Ok(digest) = &digest {
-            lease.pin_blob(digest)?;
-        }
         let finding = match digest {
             Ok(digest) => check_blob(&blobs, &digest, checked)?,
             Err(_) => {
@@ -202,3 +194,7 @@ fn check_tags(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "fsck_tests.rs"]
+mod tests;

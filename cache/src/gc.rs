@@ -131,7 +131,7 @@ pub fn collect(
 ) -> Result<Collected, DiskError> {
     // Acquiring a lease sweeps: what that frees is counted.
     let swept_bytes = sweep::leftovers(paths, now_ms)?;
-    let lease = Lease::acquire(paths)?;
+    let lease = Lease::for_upkeep(paths)?;
     let measuring = usage::begin(paths)?;
     let disk = Disk::survey(paths, keys, Some(&lease))?;
     let mut collected = Collected {

@@ -68,6 +68,14 @@ impl Lease {
         Ok(lease)
     }
 
+    /// A lease of who looks after the store, and makes no blobs: those that others write while it lasts are not kept for
+    /// it.
+    pub(crate) fn for_upkeep(paths: &StatePaths) -> Result<Self, IoError> {
+        let lease = Self::create(paths)?;
+        lease.pin_line(format!("{BEGAN}{}\n", u64::MAX))?;
+        Ok(lease)
+    }
+
     fn create(paths: &StatePaths) -> Result<Self, IoError> {
         sweep(paths)?;
         let directory = paths.leases();

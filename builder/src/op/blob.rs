@@ -166,8 +166,9 @@ impl Layers {
     /// Looks whether a layer's tree is what it should be, and drops it if it is not: results that name the layer are no hits
     /// any more then.
     pub(crate) fn drops_damaged(&self, diff_id: &DiffId) -> Result<bool, StepError> {
-        let (_, findings) = self.store.check(diff_id)?;
-        Ok(!findings.is_empty())
+        let checked = self.store.check(diff_id)?;
+        // If there is none any more, another build or a check has dropped it.
+        Ok(checked.is_none_or(|(_, findings)| !findings.is_empty()))
     }
 
     /// Compresses a pulled layer's own tar in another way. Its tree would give another tar.
