@@ -100,12 +100,19 @@ pub struct Disk {
     pub records: Vec<RecordUse>,
     /// The layers.
     pub layers: BTreeMap<DiffId, LayerContents>,
+    /// Allocated bytes of what is being deleted, part of the work.
+    trash_bytes: u64,
 }
 
 impl Disk {
     /// Allocated bytes of everything.
     pub fn bytes(&self) -> u64 {
         self.items.iter().map(|item| item.bytes).sum()
+    }
+
+    /// As [`Self::bytes`], but for what is being deleted by whoever took it away.
+    pub(crate) fn lasting_bytes(&self) -> u64 {
+        self.bytes().saturating_sub(self.trash_bytes)
     }
 
     /// Looks through a store. What the lease of whoever asks pins is not told as needed.
@@ -165,8 +172,11 @@ impl Disk {
                 item.pins.push(BUILD.to_owned());
             }
         }
-        items.extend(rest(paths, &mut sizes));
+        let trashes = lease::trashes(paths)?;
+        let trash_bytes = trashes.iter().map(|trash| sizes.of(trash)).sum();
+        items.extend(rest(paths, &mut sizes, trash_bytes));
         Ok(Self {
+            trash_bytes,
             items,
             records,
             layers,
@@ -398,7 +408,7 @@ fn cost_of(kind: Kind, bytes: u64) -> u64 {
 }
 
 /// Everything that no other item covers.
-fn rest(paths: &StatePaths, sizes: &mut Sizes) -> Vec<Item> {
+fn rest(paths: &StatePaths, sizes: &mut Sizes, trash_bytes: u64) -> Vec<Item> {
     let database = paths.database();
     let mut items = Vec::new();
     for suffix in ["", "-wal", "-shm"] {
@@ -406,7 +416,9 @@ fn rest(paths: &StatePaths, sizes: &mut Sizes) -> Vec<Item> {
         name.push(suffix);
         items.push(file_item(Kind::Database, Path::new(&name), sizes));
     }
-    items.push(file_item(Kind::Work, &paths.work(), sizes));
+    let mut work = file_item(Kind::Work, &paths.work(), sizes);
+    work.bytes += trash_bytes;
+    items.push(work);
     // Whatever was counted is not counted again, so this is the remainder.
     let mut other = file_item(Kind::Other, paths.root(), sizes);
     other.name = "other".to_owned();

@@ -14,8 +14,8 @@
 //! # Concurrency
 //!
 //! Each batch holds `gate` alone, looks again at what is pinned, forgets records, and renames trees into the collection's
-//! own work directory, where they are deleted after the gate is open again. A build pins before it looks whether
-//! something is there (`lease`), so what it finds stays. A killed collection leaves work that the next build removes.
+//! own trash, where they are deleted after the gate is open again; others no longer count them then. A build pins before
+//! it looks whether something is there (`lease`), so what it finds stays. A killed collection leaves work that the next build removes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -25,10 +25,9 @@ use std::path::Path;
 use crate::claim::open_lock_file;
 use crate::digest::{CacheKey, DiffId, Digest};
 use crate::disk::{Disk, DiskError, Item, Kind, Needs, Sizes, changed_ms, file_system};
-use crate::io::{Attempt, IoError, names_in};
+use crate::io::{Attempt, IoError};
 use crate::key::index::Keys;
 use crate::lease::Lease;
-use crate::remove::remove_tree;
 use crate::root::StatePaths;
 use crate::snapshot::contents;
 use crate::sweep;
@@ -74,7 +73,7 @@ pub struct Collected {
     pub removed: Vec<Item>,
     /// Bytes of what killed builds had left, which went too.
     pub swept_bytes: u64,
-    /// Bytes in the store afterwards.
+    /// Bytes in the store afterwards, without what others are deleting.
     pub left_bytes: u64,
     /// What could not go, and why not.
     pub pinned: Vec<Item>,
@@ -135,7 +134,7 @@ pub fn collect(
     let measuring = usage::begin(paths)?;
     let disk = Disk::survey(paths, keys, Some(&lease))?;
     let mut collected = Collected {
-        left_bytes: disk.bytes(),
+        left_bytes: disk.lasting_bytes(),
         swept_bytes,
         ..Collected::default()
     };
@@ -182,7 +181,7 @@ fn remove_batch(
     lease: &Lease,
     now_ms: u64,
 ) -> Result<Vec<Item>, DiskError> {
-    let trash = lease.work()?;
+    let trash = lease.trash()?;
     let gate = open_lock_file(&paths.gate())?;
     rustix::fs::flock(&gate, rustix::fs::FlockOperation::LockExclusive)
         .attempt("lock", &paths.gate())?;
@@ -213,9 +212,7 @@ fn remove_batch(
         });
     }
     drop(gate);
-    for name in names_in(&trash)? {
-        remove_tree(&trash.join(name)).ok();
-    }
+    lease.empty_trash();
     Ok(gone)
 }
 

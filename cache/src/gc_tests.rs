@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::*;
 use crate::claim::starting::start;
 use crate::digest::CacheKey;
+use crate::io::names_in;
 use crate::key::builder::Parts;
 use crate::key::record::Record;
 use crate::snapshot::store::{LayerStore, Reader};

@@ -3,6 +3,9 @@
 //! A build holds an flock on `leases/ID` for its life; the lines of that file are the layers it pins. Its unfinished
 //! work lies in `work/ID`. A lease that can be locked belongs to nobody any more: its work is deleted with it.
 //!
+//! What is being deleted lies in `work/ID/trash`. That takes seconds for gigabytes, and nothing can stop it: it does not
+//! count as what the store still has.
+//!
 //! Names are never used twice by living builds, so a dead lease may be unlinked while its lock is held; a build that
 //! finds its new lease gone before it got the lock takes another name.
 
@@ -50,6 +53,9 @@ pub struct Pinned {
     /// When the first of them began, in milliseconds since the Unix epoch: what was written since then may be pinned next.
     pub since_ms: Option<u64>,
 }
+
+/// What is being deleted, in a work directory.
+const TRASH: &str = "trash";
 
 /// What the line of a pinned blob begins with.
 const BLOB: &str = "blob ";
@@ -128,6 +134,18 @@ impl Lease {
         Ok(self.work.clone())
     }
 
+    /// The directory for what is to be deleted, made when first asked for.
+    pub(crate) fn trash(&self) -> Result<PathBuf, IoError> {
+        let trash = self.work.join(TRASH);
+        make_private_dir(&trash)?;
+        Ok(trash)
+    }
+
+    /// Deletes what is in its trash. What cannot be deleted now goes with the lease.
+    pub(crate) fn empty_trash(&self) {
+        remove_tree(&self.work.join(TRASH)).ok();
+    }
+
     /// Keeps a layer from being collected while this build runs.
     ///
     /// Whoever pins first and then finds it there has it until the build ends: a collection that is removing it at this
@@ -163,10 +181,39 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if remove_tree(&self.work).is_ok() || !self.work.exists() {
+        if discard(&self.work).is_ok() {
             fs::remove_file(&self.path).ok();
         }
     }
+}
+
+/// Deletes a work directory, if there is one. All of it is trash first.
+fn discard(work: &Path) -> io::Result<()> {
+    // What cannot be moved is deleted where it is.
+    throw_away(work).ok();
+    match remove_tree(work) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn throw_away(work: &Path) -> io::Result<()> {
+    let trash = work.join(TRASH);
+    for (number, entry) in fs::read_dir(work)?.enumerate() {
+        let path = entry?.path();
+        if path != trash {
+            fs::create_dir_all(&trash)?;
+            fs::rename(path, trash.join(format!("work-{number}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories of what is being deleted now.
+pub(crate) fn trashes(paths: &StatePaths) -> Result<Vec<PathBuf>, IoError> {
+    let work = paths.work();
+    let names = names_in(&work)?.into_iter();
+    Ok(names.map(|name| work.join(name).join(TRASH)).collect())
 }
 
 /// Waits until no collection is removing anything; none begins while the file is open: what is found meanwhile is there
@@ -232,11 +279,11 @@ pub fn sweep(paths: &StatePaths) -> Result<(), IoError> {
             continue;
         }
         let work = paths.work().join(&name);
-        match remove_tree(&work) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        match discard(&work) {
+            Err(error) => {
                 tracing::debug!(path = %work.display(), %error, "left over work stays");
             }
-            Ok(()) | Err(_) => fs::remove_file(&path).attempt("remove", &path)?,
+            Ok(()) => fs::remove_file(&path).attempt("remove", &path)?,
         }
     }
     Ok(())
@@ -296,5 +343,23 @@ mod tests {
         assert!(work.exists(), "the living keep their work");
         assert!(!paths.work().join("77-0").exists());
         assert_eq!(names_in(&paths.leases()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn work_is_trash_before_it_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let lease = Lease::acquire(&paths).unwrap();
+        let (work, trash) = (lease.work().unwrap(), lease.trash().unwrap());
+        assert_eq!(trashes(&paths).unwrap(), std::slice::from_ref(&trash));
+        fs::create_dir_all(work.join("half/x")).unwrap();
+        fs::write(work.join("half.id"), "x").unwrap();
+        throw_away(&work).unwrap();
+        assert_eq!(names_in(&work).unwrap(), [TRASH]);
+        assert_eq!(names_in(&trash).unwrap().len(), 2);
+        lease.empty_trash();
+        assert!(work.exists() && !trash.exists());
+        drop(lease);
+        assert!(!work.exists());
     }
 }

@@ -17,6 +17,7 @@
 //!     index                   the entries of the layer, in order (layer::index)
 //!   trees/ID/               frozen trees; short names, because they become mount options
 //!   work/ID/                what a running build is making; gone with its lease
+//!     trash/                  what is being deleted
 //!   chunks/                 compressed chunks (layer::compress)
 //!   cache-mounts/           directories of RUN --mount=type=cache
 //!   contexts/               stat caches of build contexts

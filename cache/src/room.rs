@@ -233,6 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_being_deleted_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let collection = Lease::acquire(&paths).unwrap();
+        let big = vec![1; 8 << 20];
+        fs::write(collection.trash().unwrap().join("tree"), &big).unwrap();
+        room(&paths, 10 * MB).reserve(8 * MB).unwrap();
+        fs::write(collection.work().unwrap().join("half"), &big).unwrap();
+        let refused = room(&paths, 10 * MB).reserve(8 * MB);
+        assert!(matches!(refused, Err(RoomError::Cap(_))));
+    }
+
+    #[test]
     fn only_what_nobody_set_is_passed_and_not_for_tagged_images() {
         let dir = tempfile::tempdir().unwrap();
         let paths = StatePaths::new(dir.path());
