@@ -121,8 +121,41 @@ fn read_list(path: &Path, boot: &BootId) -> Result<Vec<DiffId>, IoError> {
         .collect())
 }
 
-/// Tells one incarnation of a file or directory from another of the same name.
-pub(crate) fn identity(path: &Path) -> Option<(u64, u64, i64)> {
+/// Tells one incarnation of a file or directory from another of the same name: device, inode, and time of change with its
+/// nanoseconds, since inodes are used again at once.
+pub(crate) type Identity = (u64, u64, (i64, i64));
+
+/// The incarnation that a name means now, if there is one.
+pub(crate) fn identity(path: &Path) -> Option<Identity> {
     let metadata = fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino(), metadata.ctime()))
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    Some((metadata.dev(), metadata.ino(), changed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_change_within_a_second_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "x").unwrap();
+        let second = || fs::metadata(&path).unwrap().ctime();
+        let change = || {
+            // Coarser than the clock of any file system.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            (second(), identity(&path).unwrap())
+        };
+        assert_eq!(identity(&path), identity(&path));
+        let (mut before, mut after) = (change(), change());
+        while before.0 != after.0 {
+            (before, after) = (after, change());
+        }
+        assert_ne!(before.1, after.1);
+        assert_eq!(identity(&dir.path().join("none")), None);
+    }
 }

@@ -63,10 +63,10 @@ pub(crate) fn remove(
         io::ErrorKind::NotFound => Ok(()),
         _ => Err(error),
     };
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    let _locked = record::lock(&folder)?;
+    let _locked = match record::lock(&folder) {
+        Err(error) if error.is_missing() => return Ok(()),
+        locked => locked?,
+    };
     fs::remove_file(folder.join("layer.json"))
         .or_else(gone)
         .map_err(SnapshotError::io("remove", &folder))?;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::SnapshotError;
+use crate::claim::names_same_file;
 use crate::digest::Descriptor;
 use crate::durable::BootId;
 
@@ -59,14 +60,36 @@ pub(super) struct Locked<'a> {
 }
 
 /// Locks a folder that exists; waits for others.
+///
+/// Who has the lock may take the folder away. One that waited then has the lock of a folder without a name, beside one
+/// that others have made anew: it begins again.
 pub(super) fn lock(folder: &Path) -> Result<Locked<'_>, SnapshotError> {
-    let handle = fs::File::open(folder).map_err(SnapshotError::io("open", folder))?;
-    rustix::fs::flock(handle.as_fd(), FlockOperation::LockExclusive)
-        .map_err(SnapshotError::os("lock", folder))?;
-    Ok(Locked {
-        folder,
-        _handle: handle,
-    })
+    loop {
+        let handle = open(folder)?;
+        rustix::fs::flock(handle.as_fd(), FlockOperation::LockExclusive)
+            .map_err(SnapshotError::os("lock", folder))?;
+        if names_same_file(folder, &handle)? {
+            return Ok(Locked {
+                folder,
+                _handle: handle,
+            });
+        }
+    }
+}
+
+/// As [`lock`], of a folder that is made if there is none.
+pub(super) fn make_locked(folder: &Path) -> Result<Locked<'_>, SnapshotError> {
+    loop {
+        fs::create_dir_all(folder).map_err(SnapshotError::io("make directory", folder))?;
+        match lock(folder) {
+            Err(error) if error.is_missing() => {}
+            locked => return locked,
+        }
+    }
+}
+
+fn open(folder: &Path) -> Result<fs::File, SnapshotError> {
+    fs::File::open(folder).map_err(SnapshotError::io("open", folder))
 }
 
 impl Locked<'_> {
@@ -97,4 +120,32 @@ fn write(folder: &Path, record: &Record) -> Result<(), SnapshotError> {
     fs::write(&temporary, text)
         .and_then(|()| fs::rename(&temporary, &path))
         .map_err(SnapshotError::io("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn who_waited_for_a_folder_that_was_made_anew_locks_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("layer");
+        let old = make_locked(&folder).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let locked = lock(&folder).unwrap();
+                assert!(names_same_file(&folder, &locked._handle).unwrap());
+            });
+            // It waits by now; if it does not, it finds the new one at once.
+            std::thread::sleep(Duration::from_millis(100));
+            fs::remove_dir(&folder).unwrap();
+            let new = make_locked(&folder).unwrap();
+            drop(old);
+            std::thread::sleep(Duration::from_millis(100));
+            assert!(!waiting.is_finished(), "two have the folder");
+            drop(new);
+        });
+    }
 }

@@ -318,8 +318,7 @@ impl LayerStore {
     ) -> Result<Arc<Layer>, SnapshotError> {
         self.pin(diff_id)?;
         let folder = self.paths.layer(diff_id);
-        fs::create_dir_all(&folder).map_err(SnapshotError::io("make directory", &folder))?;
-        let locked = record::lock(&folder)?;
+        let locked = record::make_locked(&folder)?;
         let file = folder.join("index");
         // One that a crash of the machine tore is as good as none.
         let stored = LayerIndex::load(&file).ok();

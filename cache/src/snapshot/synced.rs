@@ -3,11 +3,8 @@
 use super::error::SnapshotError;
 use super::record::{self, INDEX};
 use crate::digest::DiffId;
-use crate::durable::{BootId, identity};
+use crate::durable::{BootId, Identity, identity};
 use crate::root::StatePaths;
-
-/// A file or directory as it was when it was looked at.
-type Identity = (u64, u64, i64);
 
 /// What of a layer is not known to be on disk: names in its record, and which incarnation each is.
 #[derive(Debug)]

@@ -21,7 +21,10 @@ impl LayerStore {
         diff_id: &DiffId,
     ) -> Result<Option<Record>, SnapshotError> {
         let folder = self.paths.layer(diff_id);
-        let locked = record::lock(&folder)?;
+        let locked = match record::lock(&folder) {
+            Err(error) if error.is_missing() => return Ok(None),
+            locked => locked?,
+        };
         let Some(before) = record::read(&folder)? else {
             return Ok(None);
         };
