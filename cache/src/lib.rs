@@ -48,6 +48,8 @@
 //! | `gate`, exclusive | garbage collection | it looks what is pinned and removes something else |
 //! | `claims/KEY` | the process that runs a step, and its sandbox | the step runs |
 //! | `leases/ID` | a build | it lasts; `work/ID` is its own |
+//! | `layers/HEX` | a build, upkeep | it changes what is in there, or takes the layer's trees away |
+//! | `trees` | garbage collection | it takes away what crashes left in there |
 //! | `logs/N` | a build that ran commands | it lasts |
 //! | `cache-mounts/ID/N.lock` | steps that use the directory | they run |
 //! | `git/HEX.lock` | the build that fetches from the remote | it fetches and checks out |

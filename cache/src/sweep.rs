@@ -1,17 +1,14 @@
 //! What crashes left behind: nobody refers to it, so a collection takes it away once it is old enough.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::digest::{DiffId, Digest};
 use crate::disk::{DiskError, Sizes};
 use crate::io::{STAGED_PREFIX, names_in};
-use crate::lease;
-use crate::remove::remove_tree;
+use crate::lease::{self, Lease};
 use crate::root::StatePaths;
-use crate::snapshot::contents;
+use crate::snapshot::orphans;
 
 /// What nobody refers to may be half of something that is being made; after this long it is not.
 const YOUNG_MS: u64 = 3_600_000;
@@ -47,31 +44,12 @@ pub(crate) fn leftovers(paths: &StatePaths, now_ms: u64) -> Result<u64, DiskErro
             }
         }
     }
-    let layers = contents::all(paths)?;
-    let trees = layers.values().flat_map(|layer| &layer.trees);
-    let known: BTreeSet<&str> = trees.map(String::as_str).collect();
-    for name in names_in(&paths.trees())? {
-        let name = name.to_string_lossy().into_owned();
-        let path = paths.trees().join(&name);
-        let id = name.strip_suffix(".id").unwrap_or(&name);
-        if known.contains(id) || !is_old(&path) {
-            continue;
-        }
-        freed_bytes += size(&path);
-        match path.is_dir() {
-            true => remove_tree(&path).ok(),
-            false => fs::remove_file(&path).ok(),
-        };
-    }
-    for name in names_in(&paths.layers())? {
-        let path = paths.layers().join(&name);
-        let digest = format!("sha256:{}", name.to_string_lossy()).parse::<Digest>();
-        let is_known = digest.is_ok_and(|digest| layers.contains_key(&DiffId(digest)));
-        if !is_known && is_old(&path) {
-            freed_bytes += size(&path);
-            fs::remove_dir_all(&path).ok();
-        }
-    }
+    let lease = Lease::for_upkeep(paths)?;
+    let trash = lease.trash()?;
+    orphans::take(paths, &is_old, &trash)?;
+    let taken = names_in(&trash)?.into_iter();
+    freed_bytes += taken.map(|name| size(&trash.join(name))).sum::<u64>();
+    lease.empty_trash();
     Ok(freed_bytes)
 }
 

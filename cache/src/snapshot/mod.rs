@@ -29,6 +29,7 @@ pub mod mount;
 pub mod mount_points;
 pub mod store;
 
+pub(crate) mod orphans;
 mod record;
 pub(crate) mod synced;
 

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::error::SnapshotError;
-use crate::claim::names_same_file;
+use crate::claim::{self, LockMode, Wait, names_same_file};
 use crate::digest::Descriptor;
 use crate::durable::BootId;
 
@@ -86,6 +86,17 @@ pub(super) fn make_locked(folder: &Path) -> Result<Locked<'_>, SnapshotError> {
             locked => return locked,
         }
     }
+}
+
+/// As [`lock`], unless somebody else has it.
+pub(super) fn try_lock(folder: &Path) -> Result<Option<Locked<'_>>, SnapshotError> {
+    let handle = open(folder)?;
+    let is_ours = claim::lock(&handle, folder, LockMode::Exclusive, Wait::Never)?
+        && names_same_file(folder, &handle)?;
+    Ok(is_ours.then_some(Locked {
+        folder,
+        _handle: handle,
+    }))
 }
 
 fn open(folder: &Path) -> Result<fs::File, SnapshotError> {
