@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use crate::blob::BlobError;
 use crate::blob::dir::DirStore;
-use crate::digest::{CacheKey, DiffId, Digest};
+use crate::digest::{DiffId, Digest};
 use crate::disk::{DiskError, Needs};
 use crate::io::{Attempt, names_in};
-use crate::key::index::{Keys, RecordUse};
+use crate::key::index::{Examined, Keys, RecordUse};
 use crate::lease::{self, Lease};
 use crate::root::StatePaths;
 use crate::snapshot::contents;
@@ -64,14 +64,15 @@ pub fn check(paths: &StatePaths, keys: &Keys, reader: &Reader) -> Result<Checked
                 finding,
             }));
     }
-    // From here on no collection takes away anything. Layers that builds have made since then are as good as whole ones; a
-    // build makes them before the records and tags that name them, so they are looked at after those.
+    // From here on no collection takes away anything.
     let _gate = lease::pass_gate(&paths.gate())?;
-    let (records, needs) = (keys.uses()?, Needs::of(paths, None)?);
-    let known = contents::all(paths)?.into_keys();
-    let whole = known.filter(|layer| !bad.contains(layer)).collect();
-    check_records(paths, keys, records, &whole, &mut checked)?;
-    check_tags(paths, &needs, &whole, &mut checked)?;
+    let whole = Whole {
+        paths,
+        sources: Sources::new(paths),
+        bad,
+    };
+    check_records(keys, keys.uses()?, &whole, &mut checked)?;
+    check_tags(&whole, &Needs::of(paths, None)?, &mut checked)?;
     Ok(checked)
 }
 
@@ -121,57 +122,60 @@ fn check_blob(
     Ok(blob.remove()?.then_some(finding))
 }
 
-/// Whether a layer can still be had.
-fn can_be_had(
-    sources: &Sources,
-    whole: &BTreeSet<DiffId>,
-    layer: &DiffId,
-) -> Result<bool, DiskError> {
-    Ok(whole.contains(layer) || !sources.of(layer)?.is_empty())
+/// Which layers are of use.
+struct Whole<'a> {
+    paths: &'a StatePaths,
+    sources: Sources,
+    /// Of which nothing was left when they were looked at.
+    bad: BTreeSet<DiffId>,
+}
+
+impl Whole<'_> {
+    /// Whether a layer can still be had, at this moment: builds make layers before the records and tags that name them, so
+    /// who asks has looked at those before.
+    fn has(&self, layer: &DiffId) -> Result<bool, DiskError> {
+        let contents = contents::of(self.paths, layer)?;
+        // One that was bad may have been made again.
+        let is_here = contents.is_some_and(|has| {
+            !(self.bad.contains(layer) && has.trees.is_empty() && has.blobs.is_empty())
+        });
+        Ok(is_here || !self.sources.of(layer)?.is_empty())
+    }
 }
 
 fn check_records(
-    paths: &StatePaths,
     keys: &Keys,
     records: Vec<RecordUse>,
-    whole: &BTreeSet<DiffId>,
+    whole: &Whole<'_>,
     checked: &mut Checked,
 ) -> Result<(), DiskError> {
-    let sources = Sources::new(paths);
-    let mut bad: Vec<CacheKey> = Vec::new();
-    for record in records {
+    for RecordUse { key, name, .. } in records {
+        let finding = match keys.examine(&key)? {
+            // A build came upon it, and found it of no use.
+            None => continue,
+            Some(Examined::Damaged) => "is damaged: removed",
+            // A pulled base may be in an OCI layout that only the next build names; what the step made may not.
+            Some(Examined::Whole(record)) => match record.layers.last() {
+                Some(top) if !whole.has(top)? => "names a layer that is gone: removed",
+                Some(_) | None => {
+                    checked.records += 1;
+                    continue;
+                }
+            },
+        };
         checked.records += 1;
-        // A pulled base may be in an OCI layout that only the next build names; what the step made may not.
-        let top = record.layers.last();
-        let is_had = match top {
-            Some(top) => can_be_had(&sources, whole, top)?,
-            None => true,
-        };
-        let finding = match keys.peek(&record.key)? {
-            None => "is damaged: removed",
-            Some(_) if !is_had => "names a layer that is gone: removed",
-            Some(_) => continue,
-        };
-        bad.push(record.key);
+        // At once: a build may make it again.
+        keys.forget(&key)?;
         checked.problems.push(Problem {
-            what: format!("record of {}", record.name),
+            what: format!("record of {name}"),
             finding,
         });
-    }
-    if !bad.is_empty() {
-        keys.forget_all(&bad, 0)?;
     }
     Ok(())
 }
 
-fn check_tags(
-    paths: &StatePaths,
-    needs: &Needs,
-    whole: &BTreeSet<DiffId>,
-    checked: &mut Checked,
-) -> Result<(), DiskError> {
-    let sources = Sources::new(paths);
-    let blobs = DirStore::new(paths);
+fn check_tags(whole: &Whole<'_>, needs: &Needs, checked: &mut Checked) -> Result<(), DiskError> {
+    let blobs = DirStore::new(whole.paths);
     for (digest, tags) in &needs.blobs {
         if blobs.size(digest)?.is_none() {
             for tag in tags {
@@ -183,7 +187,7 @@ fn check_tags(
         }
     }
     for (layer, tags) in &needs.layers {
-        if !can_be_had(&sources, whole, layer)? {
+        if !whole.has(layer)? {
             for tag in tags {
                 checked.problems.push(Problem {
                     what: format!("image {tag}"),

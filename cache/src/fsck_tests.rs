@@ -7,7 +7,10 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::*;
 use crate::blob::BlobStore as _;
+use crate::digest::CacheKey;
 use crate::gc::{Policy, collect};
+use crate::key::builder::Parts;
+use crate::key::record::Record;
 use crate::room::{Cap, Room};
 use crate::snapshot::testing::commit;
 
@@ -60,6 +63,8 @@ fn check_beside(paths: &StatePaths, work: impl FnOnce()) -> Checked {
         let checking = scope.spawn(check);
         let pipe = obstacle.reached();
         work();
+        // Looked at once more, it would not end.
+        fs::remove_file(&obstacle.index).ok();
         drop(pipe);
         checking.join().unwrap().unwrap()
     })
@@ -104,4 +109,63 @@ fn a_layer_that_is_about_to_be_made_is_no_problem() {
     assert_eq!(store.check(&layer).unwrap(), None);
     fs::create_dir_all(paths.layer(&layer)).unwrap();
     assert_eq!(store.check(&layer).unwrap(), None);
+}
+
+fn record(keys: &Keys, layer: &DiffId) -> CacheKey {
+    let key = CacheKey([1; 32]);
+    let record = Record {
+        layers: vec![layer.clone()],
+        output: None,
+        name: "step".to_owned(),
+        created_ms: 1,
+        cost_ms: 1,
+        parts: Parts::default(),
+    };
+    keys.record(&key, &record).unwrap();
+    key
+}
+
+#[test]
+fn a_record_that_a_build_forgets_meanwhile_is_no_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = StatePaths::new(dir.path());
+    let keys = Keys::new(&paths);
+    let key = record(&keys, &DiffId(Digest::of(b"gone")));
+    let whole = Whole {
+        paths: &paths,
+        sources: Sources::new(&paths),
+        bad: BTreeSet::new(),
+    };
+    let records = keys.uses().unwrap();
+    keys.forget(&key).unwrap();
+    let mut checked = Checked::default();
+    check_records(&keys, records, &whole, &mut checked).unwrap();
+    assert_eq!((checked.records, checked.problems), (0, Vec::new()));
+}
+
+#[test]
+fn a_bad_layer_that_a_build_makes_again_is_whole() {
+    crate::layer::require_root_in_tests();
+    for is_made_again in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let keys = Keys::new(&paths);
+        let store = LayerStore::unpinned(&paths).unwrap();
+        let layer = commit(&store, "text");
+        let key = record(&keys, &layer);
+        let tree = store.layer(&layer).unwrap().unwrap();
+        let tree = tree.tree(&crate::snapshot::format::TreeFormat::Native);
+        let file = store.tree_path(&tree.unwrap()).join("file");
+        fs::write(file, "torn").unwrap();
+        let checked = check_beside(&paths, || {
+            if is_made_again {
+                commit(&LayerStore::unpinned(&paths).unwrap(), "text");
+            }
+        });
+        let whats = checked.problems.iter().map(|problem| problem.what.as_str());
+        let is_told = whats.clone().any(|what| what == "record of step");
+        assert!(whats.clone().any(|what| what == format!("layer {layer}")));
+        assert_eq!(is_told, !is_made_again, "{checked:?}");
+        assert_eq!(keys.peek(&key).unwrap().is_some(), is_made_again);
+    }
 }

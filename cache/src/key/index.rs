@@ -81,6 +81,15 @@ pub struct RecordUse {
     pub used_ms: u64,
 }
 
+/// A record as a check finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Examined {
+    /// It is what was written.
+    Whole(Record),
+    /// It counts as missing.
+    Damaged,
+}
+
 #[derive(Debug, Default)]
 struct State {
     connection: Option<Connection>,
@@ -144,9 +153,26 @@ impl Keys {
         Ok(found.map(|(record, _)| record))
     }
 
+    /// As [`Self::peek`], for checks: told apart from no record is one that is damaged.
+    pub(crate) fn examine(&self, key: &CacheKey) -> Result<Option<Examined>, KeyError> {
+        let row = self.row(&mut self.lock(), key)?;
+        Ok(row.map(|(row, _)| match row.into_record(key) {
+            Some(record) => Examined::Whole(record),
+            None => Examined::Damaged,
+        }))
+    }
+
     /// The record of a key and when it was last of use.
     fn find(&self, state: &mut State, key: &CacheKey) -> Result<Option<(Record, u64)>, KeyError> {
-        let row = self.with(state, "read", |connection| {
+        let found = self.row(state, key)?.and_then(|(row, used_ms)| {
+            let record = row.into_record(key)?;
+            Some((record, milliseconds(used_ms)))
+        });
+        Ok(found)
+    }
+
+    fn row(&self, state: &mut State, key: &CacheKey) -> Result<Option<(Row, i64)>, KeyError> {
+        self.with(state, "read", |connection| {
             connection
                 .prepare_cached(
                     "SELECT output, name, layers, created_ms, cost_ms, parts, digest, used_ms
@@ -154,12 +180,7 @@ impl Keys {
                 )?
                 .query_row([&key.0[..]], |row| Ok((row_from(row)?, row.get(7)?)))
                 .optional()
-        })?;
-        let Some((row, used_ms)) = row else {
-            return Ok(None);
-        };
-        let record = row.into_record(key);
-        Ok(record.map(|record| (record, milliseconds(used_ms))))
+        })
     }
 
     /// Stores a record, in place of an older one of its key, and whatever waited to be written.
