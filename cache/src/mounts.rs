@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cache-mounts/HASH/      one folder an identity (id, first content, owner, mode: the caller's text)
-//!   lock                    flock, held while directories are made or given up
+//!   lock                    flock, held while directories are made or given up; shared, while it is asked which are used
 //!   current                 the number of the first directory in use; 0 if missing
 //!   N/                      a directory
 //!   N.lock                  flock of its users: shared or exclusive
@@ -157,8 +157,20 @@ pub fn acquire(
     }))
 }
 
-/// Whether a step uses any directory of a cache mount's folder now.
+/// Whether a step uses any directory of a cache mount's folder now, or is about to.
+///
+/// Asking takes each directory for a moment. Whoever looks for one that is free must not meet that, and does so under the
+/// folder's lock.
 pub(crate) fn is_used(folder: &Path) -> Result<bool, IoError> {
+    let lock_path = folder.join("lock");
+    // Without a lock it never had a user.
+    let Ok(guard) = File::open(&lock_path) else {
+        return Ok(false);
+    };
+    // With others who ask.
+    if !lock(&guard, &lock_path, LockMode::Shared, Wait::Never)? {
+        return Ok(true);
+    }
     for name in names_in(folder)? {
         if Path::new(&name).extension().is_none_or(|end| end != "lock") {
             continue;
@@ -405,6 +417,26 @@ mod tests {
             let again = take(&paths, second, Start::Kept).unwrap();
             assert_eq!(again.path(), path, "free again");
         }
+    }
+
+    #[test]
+    fn who_asks_is_never_met_by_who_looks_for_a_free_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = StatePaths::new(dir.path());
+        let mut one = take(&paths, Sharing::Private, Start::Kept).unwrap();
+        one.ready().unwrap();
+        let folder = one.path().parent().unwrap().to_owned();
+        assert!(is_used(&folder).unwrap());
+        drop(one);
+        assert!(!is_used(&folder).unwrap());
+        // While somebody looks for one.
+        let lock_path = folder.join("lock");
+        let looking = lock_file(&lock_path, LockMode::Exclusive, Wait::Never).unwrap();
+        assert!(looking.is_some() && is_used(&folder).unwrap());
+        drop(looking);
+        // Two who ask do not meet, either.
+        let asking = lock_file(&lock_path, LockMode::Shared, Wait::Never).unwrap();
+        assert!(asking.is_some() && !is_used(&folder).unwrap());
     }
 
     #[test]
