@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 
 use crate::lock::locked;
 
@@ -27,7 +28,10 @@ pub(crate) fn map<T: Sync, R: Send, E: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.min(items.len()) {
-            scope.spawn(turn);
+            // Without it the others do its part.
+            if Builder::new().spawn_scoped(scope, turn).is_err() {
+                break;
+            }
         }
         turn();
     });
@@ -54,8 +58,7 @@ pub(crate) fn ahead<T: Sync, R: Send, O>(
     take: impl FnOnce(&mut dyn FnMut() -> Option<R>) -> O,
 ) -> O {
     if how.threads == 0 {
-        let mut left = items.iter();
-        return take(&mut || left.next().map(&work));
+        return one_by_one(items, &work, take);
     }
     let queue = Queue {
         count: items.len(),
@@ -75,14 +78,26 @@ pub(crate) fn ahead<T: Sync, R: Send, O>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..how.threads.min(items.len()) {
-            scope.spawn(turn);
+        let wanted = how.threads.min(items.len());
+        let begin = || Builder::new().spawn_scoped(scope, turn).is_ok();
+        if (0..wanted).filter(|_| begin()).count() == 0 {
+            return one_by_one(items, &work, take);
         }
         let _ended = EndOnPanic(&queue);
         let outcome = take(&mut || queue.take());
         queue.end();
         outcome
     })
+}
+
+/// Works when a result is asked for.
+fn one_by_one<T, R, O>(
+    items: &[T],
+    work: impl Fn(&T) -> R,
+    take: impl FnOnce(&mut dyn FnMut() -> Option<R>) -> O,
+) -> O {
+    let mut left = items.iter();
+    take(&mut || left.next().map(&work))
 }
 
 /// Results that are made ahead.

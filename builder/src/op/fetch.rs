@@ -173,9 +173,13 @@ impl Layers {
         /// Smaller ones, in bytes, are not worth a thread.
         const WORTH_A_THREAD: u64 = 1 << 20;
         let reader = self.open_blob(&blob.digest)?;
-        let plain: io::Result<Box<dyn Read + Send>> = match blob.size < WORTH_A_THREAD {
+        let plain = match blob.size < WORTH_A_THREAD {
             true => decompress(reader),
-            false => decompress_ahead(reader).map(|plain| Box::new(plain) as _),
+            false => match decompress_ahead(reader) {
+                Ok(plain) => return Ok(Box::new(plain)),
+                // Where no thread is to be had, it is done by whoever reads.
+                Err(_) => decompress(self.open_blob(&blob.digest)?),
+            },
         };
         plain.map_err(|source| StepError::Io {
             attempt: "read the blob",

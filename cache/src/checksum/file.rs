@@ -166,7 +166,13 @@ pub fn in_parallel<T: Send, E: Send>(
     // A thread that panics passes it on when the scope ends.
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(run);
+            // Without it the others do its part.
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, run)
+                .is_err()
+            {
+                break;
+            }
         }
         run();
     });

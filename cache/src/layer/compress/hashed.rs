@@ -56,11 +56,14 @@ impl<W: Write> Hashed<W> {
         self.size += bytes.len() as u64;
         match &mut self.hashing {
             Hashing::Here(hasher) if self.size < WORTH_A_THREAD => hasher.update(bytes),
-            Hashing::Here(hasher) => {
-                let (chunks, thread) = start(std::mem::take(hasher))?;
-                send(&chunks, bytes)?;
-                self.hashing = Hashing::There { chunks, thread };
-            }
+            Hashing::Here(hasher) => match start(hasher.clone()) {
+                Ok((chunks, thread)) => {
+                    send(&chunks, bytes)?;
+                    self.hashing = Hashing::There { chunks, thread };
+                }
+                // No thread is to be had, perhaps with the next chunk.
+                Err(_) => hasher.update(bytes),
+            },
             Hashing::There { chunks, .. } => send(chunks, bytes)?,
         }
         Ok(())

@@ -70,11 +70,18 @@ impl Pool {
                     );
                 }
             };
-            self.threads
-                .push(thread::Builder::new().name("compress".into()).spawn(work)?);
+            // Where no more are to be had, those that run do its part.
+            let thread = thread::Builder::new().name("compress".into()).spawn(work);
+            self.threads.extend(thread);
         }
         let (reply, result) = mpsc::channel();
         self.pending.push_back(result);
+        if self.threads.is_empty() {
+            let encoded = chunk::encode(&bytes, self.codec, self.options.cache.as_deref());
+            return reply
+                .send(encoded)
+                .map_err(|_never| io::ErrorKind::BrokenPipe.into());
+        }
         let jobs = self.jobs.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
         jobs.send(Job { bytes, reply })
             .map_err(|_all_threads_ended| io::ErrorKind::BrokenPipe.into())
