@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::support::process::{Running, assert_nothing_runs};
-use crate::support::{Place, store, through_shell, wait_until};
+use crate::support::registry::Registry;
+use crate::support::{Place, base, store, through_shell, wait_until};
 
 #[test]
 fn no_dockerfile() {
@@ -142,14 +143,10 @@ fn find_shell(word: &str) -> Option<u32> {
 #[test]
 fn a_command_that_runs_out_of_memory_fails_and_the_build_says_so() {
     let place = Place::with_dockerfile("FROM busybox\nRUN echo 1 > /one\nRUN tail /dev/zero\n");
-    let group = MemoryGroup::of(96 << 20);
+    let group = Group::of("memory", "memory.limit_in_bytes", "memory.max", 96 << 20);
     let mut command = place.build_command();
     command.arg(place.context());
-    let script = format!(
-        "echo $$ > {}/cgroup.procs && exec \"$@\"",
-        group.0.display()
-    );
-    let build = Running::start(&mut through_shell(&script, &command));
+    let build = Running::start(&mut through_shell(&group.script(), &command));
     let outcome = build.end(Duration::from_secs(60)).failure(1);
     let says = ["cannot allocate memory", "exit code: 137"];
     assert!(
@@ -164,25 +161,58 @@ fn a_command_that_runs_out_of_memory_fails_and_the_build_says_so() {
     assert_eq!(place.build(&[]).success().cached(), ["RUN echo 1 > /one"]);
 }
 
-/// A cgroup with little memory, of whichever version this machine has.
-struct MemoryGroup(std::path::PathBuf);
+#[test]
+fn few_threads_are_enough() {
+    const COPIES: usize = 100;
+    let registry = Registry::start();
+    registry.fill(&base::busybox(), "busybox");
+    let from = registry.name("busybox");
+    let mut text = String::new();
+    let mut last = "FROM scratch\n".to_owned();
+    let place = Place::new();
+    for number in 0..COPIES {
+        // Half of them are the same step, which waits for the one that runs it.
+        text.push_str(&format!("FROM {from} AS s{number}\nCOPY f /f{number}\n"));
+        text.push_str(&format!("FROM scratch AS t{number}\nCOPY g{number} /g\n"));
+        last.push_str(&format!("COPY --from=s{number} /f{number} /\n"));
+        last.push_str(&format!("COPY --from=t{number} /g /\n"));
+        place.file(&format!("g{number}"), "g");
+    }
+    place.file("Dockerfile", text + &last).file("f", "f");
+    let group = Group::of("pids", "pids.max", "pids.max", 24);
+    let mut command = place.build_command();
+    let output = format!("--output=type=oci,dest={}", place.path("out.tar").display());
+    command.arg(output).arg(place.context());
+    let build = Running::start(&mut through_shell(&group.script(), &command));
+    build.end(Duration::from_secs(60)).success();
+}
 
-impl MemoryGroup {
-    fn of(bytes: u64) -> Self {
-        let name = format!("build-test-{}", std::process::id());
-        let legacy = std::path::Path::new("/sys/fs/cgroup/memory");
-        let (parent, file) = match legacy.exists() {
-            true => (legacy, "memory.limit_in_bytes"),
-            false => (std::path::Path::new("/sys/fs/cgroup"), "memory.max"),
+/// A cgroup with little of something, of whichever version this machine has.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    /// Takes the controller, the names of its limit in both versions, and the limit.
+    fn of(controller: &str, legacy: &str, unified: &str, most: u64) -> Self {
+        let name = format!("build-test-{controller}-{}", std::process::id());
+        let old = std::path::Path::new("/sys/fs/cgroup").join(controller);
+        let (parent, file) = match old.exists() {
+            true => (old, legacy),
+            false => ("/sys/fs/cgroup".into(), unified),
         };
         let path = parent.join(name);
         std::fs::create_dir_all(&path).unwrap();
-        std::fs::write(path.join(file), bytes.to_string()).unwrap();
+        std::fs::write(path.join(file), most.to_string()).unwrap();
         Self(path)
+    }
+
+    /// A script that runs its arguments in the group.
+    fn script(&self) -> String {
+        let group = self.0.display();
+        format!("echo $$ > {group}/cgroup.procs && exec \"$@\"")
     }
 }
 
-impl Drop for MemoryGroup {
+impl Drop for Group {
     fn drop(&mut self) {
         wait_until(Duration::from_secs(2), || {
             std::fs::remove_dir(&self.0).is_ok()

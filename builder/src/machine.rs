@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::digest::hex;
 use cache::durable::{self, BootId};
@@ -22,13 +23,15 @@ use crate::clock::Clock;
 use crate::doctor::report::Report;
 use crate::engine::{Engine, Surroundings};
 use crate::export::spec::StdoutKind;
-use crate::op::threads::MOST_THREADS;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::progress::sink::EventSink;
 use crate::sandbox::rung::{self, Choice, Inside, Rung};
 
 /// Threads that wait for registries and other processes; work is done on others.
 const WAITING_THREADS: usize = 2;
+
+/// Threads are not given back before any build ends: perhaps no other is to be had then.
+pub(crate) const THREADS_LAST: Duration = Duration::from_secs(86_400);
 
 /// Walks of directories go down a frame for each level, and a path of 4 095 bytes has 2 048 of them. Only what is used of
 /// a stack takes memory.
@@ -143,11 +146,13 @@ fn run<R, T>(
 ) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
-        .max_blocking_threads(MOST_THREADS)
+        .thread_keep_alive(THREADS_LAST)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .map_err(|error| environment(format!("cannot start threads: {error}")))?;
+    // Where no more are to be had later, transfers have this one to take turns on.
+    drop(runtime.spawn_blocking(|| ()));
     let outcome = runtime.block_on(async {
         watch_signals(&engine.interrupt)?;
         work(engine, request).await

@@ -23,6 +23,15 @@ pub(super) fn store(error: cache::io::IoError) -> Failure {
     Failure::new(FailureKind::Environment, crate::text::chain(&error))
 }
 
+/// There are no threads to build with.
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+pub(super) fn threads(error: std::io::Error) -> Failure {
+    Failure::new(
+        FailureKind::Environment,
+        format!("cannot start threads: {error}"),
+    )
+}
+
 /// Something outside of a step failed for reasons of the machine.
 pub(super) fn step_environment(error: StepError) -> Failure {
     Failure::new(kind_of(&error), crate::text::chain(&error))

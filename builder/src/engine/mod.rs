@@ -56,6 +56,7 @@ use crate::op::local::{Contexts, LocalSource};
 use crate::op::remote::Remotes;
 use crate::op::runner::Runner;
 use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
+use crate::op::threads::Threads;
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::progress::event::Event;
 use crate::progress::sink::EventSink;
@@ -354,7 +355,7 @@ impl Engine {
             },
             clock: self.clock.clone(),
             images: image_layers.collect(),
-            jobs: request.execution.jobs.get(),
+            threads: Threads::new(request.execution.jobs.get()).map_err(failure::threads)?,
             graph,
         }))
     }

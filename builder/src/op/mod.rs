@@ -34,5 +34,5 @@ mod performer;
 mod probe;
 mod results;
 mod stack_key;
-pub(crate) mod threads;
+pub mod threads;
 mod transfer;

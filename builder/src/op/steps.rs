@@ -156,8 +156,8 @@ pub struct StepsParts {
     pub clock: Clock,
     /// The images of the graph by manifest digest.
     pub images: BTreeMap<String, ImageLayers>,
-    /// How many commands may run at once.
-    pub jobs: usize,
+    /// Threads for what is to be done.
+    pub threads: Threads,
 }
 
 impl std::fmt::Debug for StepsParts {
@@ -182,7 +182,7 @@ impl Steps {
             settings: parts.settings,
             clock: parts.clock,
             images: parts.images,
-            threads: Threads::new(parts.jobs),
+            threads: parts.threads,
             done: Mutex::default(),
             pending: Mutex::default(),
             keys_of_missed: Mutex::default(),

@@ -5,26 +5,47 @@
 //! needs a thread as well. So each kind has so many threads and no more: a thousand keys that wait for one layer must not
 //! keep the layer from being fetched. Kinds do not share theirs, as one may wait for another: claims for commands, commands
 //! and files for layers that keys are fetching.
+//!
+//! Where the system gives fewer threads than that, work waits until a thread is free. So that what it waits for has one
+//! then, claims, all other work, and transfers (the runtime's) have pools of their own, each with a thread that it keeps.
 
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::StepError;
 use crate::cancel::CancelFlag;
+use crate::machine::{STACK_BYTES, THREADS_LAST};
 
-/// Keys, claims, and steps that are no commands, at once: enough that a few which wait do not keep those from going on that
-/// could, and few enough for a machine that allows few threads.
-const MOST_AT_ONCE: usize = 64;
+/// Keys at once: enough that a few which wait for a layer do not keep those from going on that could, and few enough that
+/// commands can be started where a hundred processes are allowed.
+const KEYS_AT_ONCE: usize = 32;
 
-/// As many threads as the kinds above and the transfers can ask for at once, however many commands may run.
-pub(crate) const MOST_THREADS: usize = 1 << 16;
+/// Claims at once. They only wait, each for another build.
+const CLAIMS_AT_ONCE: usize = 64;
+
+/// Steps at once that are no commands. Each uses all cores by itself.
+const FILES_AT_ONCE: usize = 16;
 
 /// How much of which work a build does at once.
 #[derive(Debug)]
-pub(super) struct Threads {
+pub struct Threads {
     keys: Semaphore,
     claims: Semaphore,
     commands: Semaphore,
     files: Semaphore,
+    /// For claims.
+    waiting: Pool,
+    /// For all others.
+    working: Pool,
+}
+
+/// Threads that are given up when it is dropped.
+#[derive(Debug)]
+struct Pool {
+    /// Only its threads are used.
+    runtime: Option<Runtime>,
 }
 
 /// What a thread is wanted for.
@@ -42,14 +63,19 @@ pub(super) enum Kind {
 
 impl Threads {
     /// Takes how many commands may run at once.
-    pub(super) fn new(jobs: usize) -> Self {
-        let semaphore = || Semaphore::new(MOST_AT_ONCE);
-        Self {
-            keys: semaphore(),
-            claims: semaphore(),
+    ///
+    /// # Errors
+    ///
+    /// The system gives nothing to wait with.
+    pub fn new(jobs: usize) -> io::Result<Self> {
+        Ok(Self {
+            keys: Semaphore::new(KEYS_AT_ONCE),
+            claims: Semaphore::new(CLAIMS_AT_ONCE),
             commands: Semaphore::new(jobs),
-            files: semaphore(),
-        }
+            files: Semaphore::new(FILES_AT_ONCE),
+            waiting: Pool::new(CLAIMS_AT_ONCE)?,
+            working: Pool::new(jobs.saturating_add(KEYS_AT_ONCE + FILES_AT_ONCE))?,
+        })
     }
 
     /// Does work of a kind on a thread of its own, when there is one for it.
@@ -64,7 +90,19 @@ impl Threads {
         work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
     ) -> Result<T, StepError> {
         let _turn = self.turn(kind, cancel).await?;
-        match tokio::task::spawn_blocking(work).await {
+        let pool = match kind {
+            Kind::Claim => &self.waiting,
+            Kind::Key | Kind::Command | Kind::Files => &self.working,
+        };
+        let Some(pool) = &pool.runtime else {
+            return Err(StepError::Canceled);
+        };
+        let transfers = Handle::current();
+        let working = pool.spawn_blocking(move || {
+            let _inside = transfers.enter();
+            work()
+        });
+        match working.await {
             Ok(outcome) => outcome,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -88,6 +126,30 @@ impl Threads {
             // Nobody closes it.
             turn = semaphore.acquire() => turn.map_err(|_closed| StepError::Canceled),
             () = cancel.wait() => Err(StepError::Canceled),
+        }
+    }
+}
+
+impl Pool {
+    fn new(most: usize) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(most)
+            .thread_keep_alive(THREADS_LAST)
+            .thread_stack_size(STACK_BYTES)
+            .build()?;
+        // The one that it keeps.
+        drop(runtime.spawn_blocking(|| ()));
+        Ok(Self {
+            runtime: Some(runtime),
+        })
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Nothing is under way any more; threads that idle are not waited for.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
 }
