@@ -254,6 +254,8 @@ def main():
     place = pathlib.Path(tempfile.mkdtemp(prefix="build-bench-"))
     registry, tools = Registry(place), [Ours(args.program, place)] + ([Dockerd(place)] if args.peer else [])
     late = []
+    # Whoever stops it leaves no daemon behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         registry.fill(f"oci:{REPO}/testdata/images/busybox:latest", "busybox:latest")
         if {"tree", "bigrun"} & set(cases):
