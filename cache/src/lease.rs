@@ -20,7 +20,7 @@ use rustix::fs::FlockOperation;
 
 use crate::claim::{LockMode, Wait, lock, names_same_file, open_lock_file};
 use crate::digest::{DiffId, Digest};
-use crate::io::{Attempt, IoError, make_private_dir, names_in};
+use crate::io::{Attempt, IoError, keep_apart, make_private_dir, names_in};
 use crate::lock::locked;
 use crate::remove::remove_tree;
 use crate::root::StatePaths;
@@ -128,9 +128,16 @@ impl Lease {
         name.unwrap_or_default()
     }
 
-    /// The directory for unfinished work, made when first asked for.
+    /// The directory for unfinished work, made when first asked for. Its place on the disk is apart from that of other
+    /// builds, and what is made here keeps it.
     pub fn work(&self) -> Result<PathBuf, IoError> {
-        make_private_dir(&self.work)?;
+        if !self.work.exists() {
+            if let Some(parent) = self.work.parent() {
+                make_private_dir(parent)?;
+                keep_apart(parent);
+            }
+            make_private_dir(&self.work)?;
+        }
         Ok(self.work.clone())
     }
 

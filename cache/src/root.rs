@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
 
 use crate::digest::{CacheKey, DiffId, Digest};
-use crate::io::{Attempt, IoError, make_private_dir, names_in, read_if_present, write_whole};
+use crate::io::{
+    Attempt, IoError, keep_apart, make_private_dir, names_in, read_if_present, write_whole,
+};
 
 /// What `format` holds. Changing the layout in a way that older programs misread means another number.
 const FORMAT: &str = "build-store 1\n";
@@ -207,6 +209,7 @@ fn check_format(paths: &StatePaths) -> Result<(), RootError> {
                 let found = found.to_string_lossy().into_owned();
                 return Err(RootError::NotAStore { path, found });
             }
+            keep_apart(paths.root());
             Ok(write_whole(&paths.format(), FORMAT.as_bytes())?)
         }
     }
@@ -384,9 +387,14 @@ impl StatePaths {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
     use super::*;
     use crate::claim::{LockMode, Wait, lock};
+    use crate::lease::Lease;
+    use crate::snapshot::store::{LayerStore, Reader};
 
     fn open(path: &Path) -> Result<StateRoot, RootError> {
         StateRoot::open(path, &RootOptions::default())
@@ -405,6 +413,34 @@ mod tests {
         let second = open(&path).unwrap();
         assert_eq!(root.paths().root(), second.paths().root());
         assert_eq!(names_in(&path).unwrap(), ["format", "lock"]);
+    }
+
+    /// What a file system knows of this, the root and the directory for work get; one that does not know it is used as it is.
+    #[test]
+    fn what_is_made_in_the_root_and_by_each_build_is_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags =
+            |path: &Path| ioctl_getflags(File::open(path).unwrap()).unwrap_or(IFlags::empty());
+        let plain = dir.path().join("plain");
+        fs::create_dir(&plain).unwrap();
+        let handle = File::open(&plain).unwrap();
+        ioctl_setflags(&handle, flags(&plain) | IFlags::TOPDIR).ok();
+        let expected = flags(&plain) & IFlags::TOPDIR;
+
+        let root = open(&dir.path().join("root")).unwrap();
+        let paths = root.paths();
+        let lease = Arc::new(Lease::acquire(paths).unwrap());
+        let layers = LayerStore::open(paths, Arc::clone(&lease), Reader::default()).unwrap();
+        assert!(!paths.work().exists(), "who makes nothing needs no place");
+        let _made = layers.new_tree().unwrap();
+        for path in [paths.root(), &paths.work()] {
+            assert_eq!(flags(path) & IFlags::TOPDIR, expected, "{}", path.display());
+        }
+        let inner = lease.work().unwrap();
+        assert!(
+            !flags(&inner).contains(IFlags::TOPDIR),
+            "a build's files stay together"
+        );
     }
 
     #[test]

@@ -33,7 +33,6 @@ const MOST_NAMES: u32 = 16;
 #[derive(Debug)]
 pub struct LayerStore {
     paths: StatePaths,
-    work: PathBuf,
     /// Pins what is found; tests may do without.
     lease: Option<Arc<Lease>>,
     reader: Reader,
@@ -72,28 +71,25 @@ impl LayerStore {
         lease: Arc<Lease>,
         reader: Reader,
     ) -> Result<Self, SnapshotError> {
-        let work = lease.work()?;
-        Self::open_in(paths, work, Some(lease), reader)
+        Self::open_in(paths, Some(lease), reader)
     }
 
     /// Opens the layers without keeping anything from being collected.
     #[cfg(test)]
     pub(crate) fn unpinned(paths: &StatePaths) -> Result<Self, SnapshotError> {
-        Self::open_in(paths, paths.work(), None, Reader::default())
+        Self::open_in(paths, None, Reader::default())
     }
 
     fn open_in(
         paths: &StatePaths,
-        work: PathBuf,
         lease: Option<Arc<Lease>>,
         reader: Reader,
     ) -> Result<Self, SnapshotError> {
-        for dir in [&paths.layers(), &paths.trees(), &work] {
+        for dir in [&paths.layers(), &paths.trees()] {
             fs::create_dir_all(dir).map_err(SnapshotError::io("make directory", dir))?;
         }
         Ok(Self {
             paths: paths.clone(),
-            work,
             lease,
             reader,
             known: Mutex::default(),
@@ -110,13 +106,26 @@ impl LayerStore {
         self.paths.trees().join(tree.as_str())
     }
 
+    /// Where trees are made.
+    fn work(&self) -> Result<PathBuf, SnapshotError> {
+        match &self.lease {
+            Some(lease) => Ok(lease.work()?),
+            None => {
+                let work = self.paths.work();
+                fs::create_dir_all(&work).map_err(SnapshotError::io("make directory", &work))?;
+                Ok(work)
+            }
+        }
+    }
+
     /// A fresh directory for a tree.
     pub fn new_tree(&self) -> Result<ActiveTree, SnapshotError> {
         // Each number is used once, also by several stores of a process: a tree that was committed gives its name free.
         static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let work = self.work()?;
         loop {
             let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let dir = self.work.join(format!("t{}-{number}", std::process::id()));
+            let dir = work.join(format!("t{}-{number}", std::process::id()));
             if let Some(active) = ActiveTree::create(dir)? {
                 return Ok(active);
             }
