@@ -16,8 +16,9 @@ Cases that only --only names, because they take minutes and gigabytes:
     big       one file of 3 GB that does not shrink: no budget, the peer and the disk tell what it may take
 
 Every build from nothing has a state directory of its own, and all are removed at the end: where many files were deleted
-in the last half minute, ext4 takes long to find an inode for a new one."""
-import argparse, json, os, pathlib, random, re, resource, shutil, signal, socket, subprocess, sys, tempfile, time
+in the last minutes, ext4 takes long to find an inode for a new one. For the same reason each of them, the registry's and
+the peer's too, is kept apart on the disk from what others delete there."""
+import argparse, fcntl, json, os, pathlib, random, re, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPO = HERE.parent
@@ -92,6 +93,19 @@ def big(dest):
     with open(f"{dest}/big", "wb") as f:
         for _ in range(300):
             f.write(rng.randbytes(10_000_000))
+
+
+def keep_apart(directory):
+    """Sets the attribute T of chattr(1), where there is such a thing: what is made in the directory goes elsewhere on the disk."""
+    get_flags, set_flags, topdir = 0x80086601, 0x40086602, 0x20000
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        flags = struct.unpack("i", fcntl.ioctl(handle, get_flags, bytes(4)))[0]
+        fcntl.ioctl(handle, set_flags, struct.pack("i", flags | topdir))
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
 
 
 def free_port():
@@ -210,9 +224,8 @@ def measure(tool, case, context, registry, repeat, attempt):
         tag = f"{registry.address}/{tool.name.lower()}-{case}-{attempt}-{turn}:latest"
         rounds = ["cold"] + (["unchanged"] if f"{case} unchanged" in BUDGETS else []) + (["edited"] if has_edit else [])
         for kind in rounds:
-            if kind != "cold":
-                # What the build before left to be written is not this one's.
-                os.sync()
+            # What was done before left things to be written; that is not this build's work.
+            os.sync()
             if kind == "edited":
                 edit(case, context, f"{tool.name} {turn} {time.time_ns()}")
             seconds, peak = tool.build(context, tag)
@@ -252,6 +265,7 @@ def main():
     args = parser.parse_args()
     cases = args.only.split(",")
     place = pathlib.Path(tempfile.mkdtemp(prefix="build-bench-"))
+    keep_apart(place)
     registry, tools = Registry(place), [Ours(args.program, place)] + ([Dockerd(place)] if args.peer else [])
     late = []
     # Whoever stops it leaves no daemon behind.
