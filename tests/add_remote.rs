@@ -317,6 +317,48 @@ fn a_moved_branch_is_fetched_and_a_directory_can_be_the_root() {
     store::assert_tidy(&place.root());
 }
 
+/// A commit that was fetched by itself stays what it is; the reference only says where it came from.
+#[test]
+fn a_commit_is_had_after_its_branch_has_moved_on() {
+    let place = Place::new();
+    let (repository, first, second) = repository(&place);
+    let web = Web::start();
+    web.serve_git(&place.path("served"), None);
+    repository.file("a", "three\n").commit();
+    repository.publish(&place.path("served/r.git"));
+    let at = |query: &str| web.url(&format!("/git/r.git?branch=main{query}"));
+
+    let moved = at(&format!("&checksum={second}"));
+    place.file("Dockerfile", format!("FROM scratch\nADD {moved} /to/\n"));
+    let failed = place.build(&[]).failure(1);
+    drop(
+        failed
+            .says("expected checksum to match")
+            .says("Dockerfile:2"),
+    );
+
+    let pinned = at("&fetch-by-commit=true");
+    let with_flag = format!("--checksum={second} {pinned}");
+    let in_url = at(&format!("&commit={second}&fetch-by-commit"));
+    for source in [&with_flag, &in_url] {
+        place.file("Dockerfile", format!("FROM scratch\nADD {source} /to/\n"));
+        assert_eq!(place.image(&[]).text("to/a"), "two\n", "{source}");
+    }
+    // Who has it asks nobody.
+    web.take_seen();
+    assert_eq!(place.build(&[]).success().ran(), Vec::<String>::new());
+    assert_eq!(web.take_lines(), Vec::<String>::new());
+
+    let named = at(&format!("&commit={first}&fetch-by-commit=1"));
+    place.file("Dockerfile", "FROM scratch\nCOPY --from=repo a /to/a\n");
+    let named = format!("--build-context=repo={named}");
+    assert_eq!(place.image(&[&named]).text("to/a"), "one\n");
+
+    place.file("Dockerfile", format!("FROM scratch\nADD {pinned} /to/\n"));
+    let failed = place.build(&[]).failure(1);
+    drop(failed.says("needs the commit in full").says("Dockerfile:2"));
+}
+
 #[test]
 fn submodules_come_along_unless_told_otherwise() {
     let place = Place::new();

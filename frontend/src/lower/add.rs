@@ -1,7 +1,7 @@
 //! ADD: local files and archives, URLs, repositories (features.md 1.12).
 
 use crate::ast;
-use crate::graph::{HttpOp, Op, Unpack};
+use crate::graph::{GitOp, HttpOp, Op, Unpack};
 use crate::reference::validate_digest;
 
 use super::copy::{Files, Request, Written, is_http, literal_pattern};
@@ -15,7 +15,7 @@ use super::state::StageState;
 enum Remote {
     /// A path of the build context.
     No,
-    Git(Box<GitReference>),
+    Git(GitOp),
     Http(HttpOp),
 }
 
@@ -80,7 +80,7 @@ fn source(
             files.copy(emitter, Some(context), vec![path.to_owned()], unpack);
             return;
         }
-        Remote::Git(git) => (Op::Git(git.into_op()), "/".to_owned(), Unpack::Never),
+        Remote::Git(git) => (Op::Git(git), "/".to_owned(), Unpack::Never),
         Remote::Http(http) => {
             let pattern = literal_pattern(&http.filename);
             (Op::Http(http), pattern, archives(unpack.unwrap_or(false)))
@@ -125,7 +125,7 @@ fn remote(path: &str, add: &ast::Add, checksum: Option<&String>) -> Result<Remot
             (Some(given), None) => git.checksum = Some(given.clone()),
             (Some(_) | None, _) => {}
         }
-        return Ok(Remote::Git(Box::new(git)));
+        return Ok(Remote::Git(git.into_op()?));
     }
     if !is_http(path) {
         return Ok(Remote::No);

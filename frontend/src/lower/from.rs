@@ -1,7 +1,7 @@
 //! Base images and named contexts: from a name to something that can be a vertex.
 
 use crate::config::RuntimeConfig;
-use crate::graph::{GitOp, HttpOp, ImageOp, LocalOp, Op};
+use crate::graph::{HttpOp, ImageOp, LocalOp, Op};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::source::Suggestion;
@@ -105,7 +105,7 @@ impl Bases<'_> {
             Some(NamedContext::Git(url)) => {
                 let git = GitReference::parse_context(url)
                     .ok_or_else(|| BaseError::NoGit(url.clone()))??;
-                files(Op::Git(git.into_op()), url)
+                files(Op::Git(git.into_op()?), url)
             }
             Some(NamedContext::Http(url)) => files(http_context(url)?, url),
             Some(NamedContext::Image(text)) if text == "scratch" => ContextBase {
@@ -167,8 +167,7 @@ fn image_context(image: BaseImage, shown: String) -> ContextBase {
 /// An http context: a repository if it looks like one, else a file named by the URL.
 fn http_context(url: &str) -> Result<Op, BaseError> {
     if let Some(git) = GitReference::parse(url) {
-        let git: GitOp = git?.into_op();
-        return Ok(Op::Git(git));
+        return Ok(Op::Git(git?.into_op()?));
     }
     Ok(Op::Http(HttpOp {
         url: url.to_owned(),

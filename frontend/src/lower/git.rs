@@ -21,8 +21,10 @@ pub(super) enum GitError {
     InvalidValue { key: String, value: String },
     #[error("unexpected query {}", crate::gofmt::quote(.0))]
     Unexpected(String),
-    #[error("not supported yet: git query `{0}`")]
-    Unsupported(String),
+    #[error(
+        "query \"fetch-by-commit\" needs the commit in full; add \"checksum=\" and its 40 hex digits"
+    )]
+    NoCommit,
 }
 
 /// Why the text of a git context cannot be used.
@@ -37,7 +39,8 @@ pub struct GitContextError(#[from] GitError);
 /// It is one, and what it says about itself cannot be used.
 pub fn git_context(text: &str) -> Option<Result<GitOp, GitContextError>> {
     let git = GitReference::parse_context(text)?;
-    Some(git.map(GitReference::into_op).map_err(GitContextError))
+    let op = git.and_then(GitReference::into_op);
+    Some(op.map_err(GitContextError))
 }
 
 /// A git source, taken apart.
@@ -49,6 +52,8 @@ pub(super) struct GitReference {
     pub(super) checksum: Option<String>,
     pub(super) keep_git_dir: Option<bool>,
     pub(super) submodules: Option<bool>,
+    /// The commit is fetched as such; where the reference has got to meanwhile does not matter.
+    pub(super) fetch_by_commit: bool,
 }
 
 impl GitReference {
@@ -86,15 +91,26 @@ impl GitReference {
     }
 
     /// The op that fetches it.
-    pub(super) fn into_op(self) -> GitOp {
-        GitOp {
+    ///
+    /// # Errors
+    ///
+    /// It is to be fetched by its commit, and that is not known in full.
+    pub(super) fn into_op(self) -> Result<GitOp, GitError> {
+        let reference = if self.fetch_by_commit {
+            let mut given = [&self.checksum, &self.reference].into_iter().flatten();
+            let commit = given.find(|text| is_commit(text));
+            Some(commit.ok_or(GitError::NoCommit)?.clone())
+        } else {
+            self.reference
+        };
+        Ok(GitOp {
             remote: self.remote,
-            reference: self.reference,
+            reference,
             subdir: self.subdir,
             checksum: self.checksum,
             keep_git_dir: self.keep_git_dir.unwrap_or(false),
             skip_submodules: self.submodules == Some(false),
-        }
+        })
     }
 
     fn with_query(mut self, query: &str) -> Result<Self, GitError> {
@@ -125,8 +141,7 @@ impl GitReference {
                 // The builder gives files the time of the commit, always.
                 "mtime" if matches!(value.as_str(), "checkout" | "commit") => {}
                 "mtime" => return Err(GitError::InvalidValue { key, value }),
-                "fetch-by-commit" if !flag(&key, value)? => {}
-                "fetch-by-commit" => return Err(GitError::Unsupported(pair.to_owned())),
+                "fetch-by-commit" => self.fetch_by_commit = flag(&key, value)?,
                 _ => return Err(GitError::Unexpected(key)),
             }
         }
@@ -141,6 +156,11 @@ impl GitReference {
         }
         Ok(self)
     }
+}
+
+/// Whether this is a full commit id: SHA-1 or SHA-256.
+pub fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Sets a value that may have been given in another way before.
@@ -249,7 +269,10 @@ mod tests {
             None => "no git".to_owned(),
             Some(Err(error)) => format!("error: {error}"),
             Some(Ok(git)) => {
-                let op = git.into_op();
+                let op = match git.into_op() {
+                    Ok(op) => op,
+                    Err(error) => return format!("error: {error}"),
+                };
                 let show = |text: Option<String>| text.unwrap_or_else(|| "-".into());
                 format!(
                     "{} {} {} {}{}{}",
@@ -315,12 +338,42 @@ mod tests {
                 "error: invalid submodules value: \"x\"",
             ),
             ("https://h/r.git?mtime=commit", "https://h/r.git - - -"),
-            (
-                "https://h/r.git?fetch-by-commit",
-                "error: not supported yet: git query `fetch-by-commit`",
-            ),
         ] {
             assert_eq!(parsed(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn fetching_by_commit_takes_the_commit_for_the_reference() {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let needs = GitError::NoCommit.to_string();
+        for (url, want) in [
+            (
+                format!("https://h/r.git?branch=b&checksum={commit}&fetch-by-commit=true"),
+                format!("https://h/r.git {commit} - {commit}"),
+            ),
+            (
+                format!("https://h/r.git?branch=b&checksum={commit}&fetch-by-commit=false"),
+                format!("https://h/r.git refs/heads/b - {commit}"),
+            ),
+            (
+                format!("https://h/r.git?commit=0123&fetch-by-commit#{commit}:d"),
+                format!("https://h/r.git {commit} d 0123"),
+            ),
+            (
+                "https://h/r.git?branch=b&checksum=0123456&fetch-by-commit".to_owned(),
+                format!("error: {needs}"),
+            ),
+            (
+                "https://h/r.git?branch=b&fetch-by-commit".to_owned(),
+                format!("error: {needs}"),
+            ),
+            (
+                "https://h/r.git?fetch-by-commit=x".to_owned(),
+                "error: invalid fetch-by-commit value: \"x\"".to_owned(),
+            ),
+        ] {
+            assert_eq!(parsed(&url), want, "{url}");
         }
     }
 }

@@ -29,7 +29,7 @@ mod stage;
 mod state;
 mod strict;
 
-pub use self::git::{GitContextError, git_context};
+pub use self::git::{GitContextError, git_context, is_commit};
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -253,7 +253,6 @@ impl<'a> Store<'a> {
     }
 }
 
-/// Takes the lock of a repository, waiting for the builds that have it.
 /// Removes a file or a directory, if it is there.
 fn remove(path: &Path) -> Result<(), StepError> {
     let removed = match fs::symlink_metadata(path) {

@@ -2,6 +2,7 @@
 
 use cache::key::builder::KeyBuilder;
 use frontend::graph::GitOp;
+use frontend::lower::is_commit;
 
 use super::GitError;
 use super::program::{From, Git, Run};
@@ -89,11 +90,6 @@ pub(super) fn revision(
         }
         Some(_) | None => Ok(revision),
     }
-}
-
-/// A full commit id: SHA-1 or SHA-256.
-pub(super) fn is_commit(text: &str) -> bool {
-    matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What `git check-ref-format` allows, and nothing that looks like an option.
