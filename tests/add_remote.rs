@@ -223,7 +223,9 @@ fn repository(place: &Place) -> (Repository, String, String) {
     let run = repository.path("run");
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o775);
     std::fs::set_permissions(run, executable).unwrap();
-    std::os::unix::fs::symlink("a", repository.path("link")).unwrap();
+    for (name, target) in [("link", "a"), ("below", "/d"), ("out", "../../work")] {
+        std::os::unix::fs::symlink(target, repository.path(name)).unwrap();
+    }
     let first = repository.commit();
     repository.git(&["tag", "light"]);
     repository.git(&["tag", "--annotate", "--message=x", "heavy"]);
@@ -295,10 +297,15 @@ fn a_moved_branch_is_fetched_and_a_directory_can_be_the_root() {
     repository.file("d/b", "moved\n").commit();
     repository.publish(&place.path("served/r.git"));
     assert_eq!(place.image(&[]).text("to/b"), "moved\n");
+    let linked = url.replace("#main:d", "#main:below");
+    place.file("Dockerfile", format!("FROM scratch\nADD {linked} /to/\n"));
+    assert_eq!(place.image(&[]).text("to/b"), "moved\n");
 
     for (fragment, why) in [
         ("main:nowhere", "has no directory `nowhere`"),
         ("main:link", "has no directory `link`"),
+        ("main:out", "has no directory `out`"),
+        ("main:below/../../served", "has no directory `below"),
         ("nothing", "does not contain ref nothing"),
         (
             "--upload-pack=touch${IFS}x",

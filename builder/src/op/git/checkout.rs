@@ -5,6 +5,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use super::GitError;
 use super::program::{From, Git, Run};
 use super::revision::{Revision, revision};
-use crate::op::copy::resolve::clean;
+use crate::op::copy::resolve::{Step, resolve};
 use crate::op::error::StepError;
 use crate::op::remote::Fetching;
 
@@ -276,7 +278,7 @@ fn remove_git_dirs(files: &Path) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The directory that becomes the root: below the checkout, and not through a link.
+/// The directory that becomes the root; links lead to it as if the checkout were `/`.
 fn subdirectory(
     git: &Git<'_>,
     op: &GitOp,
@@ -286,23 +288,37 @@ fn subdirectory(
     let Some(subdir) = &op.subdir else {
         return Ok(files.to_owned());
     };
-    let mut path = files.to_owned();
-    for name in clean(subdir.as_bytes()).split(|byte| *byte == b'/') {
-        if name.is_empty() {
-            continue;
+    let resolved = resolve(subdir.as_bytes(), |path| look(&below(files, path)));
+    let path = resolved.map(|resolved| below(files, &resolved.path));
+    match path {
+        Ok(path) if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) => Ok(path),
+        Ok(_) | Err(_) => Err(GitError::NoSubdirectory {
+            remote: git.shown.clone(),
+            subdir: subdir.clone(),
+            commit: commit.to_owned(),
         }
-        let name: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name);
-        path.push(name);
-        if !fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(GitError::NoSubdirectory {
-                remote: git.shown.clone(),
-                subdir: subdir.clone(),
-                commit: commit.to_owned(),
-            }
-            .into());
-        }
+        .into()),
     }
-    Ok(path)
+}
+
+fn below(files: &Path, path: &[u8]) -> PathBuf {
+    files.join(OsStr::from_bytes(path))
+}
+
+/// What a checkout that nobody else writes has at a path.
+fn look(path: &Path) -> io::Result<Option<Step>> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    Ok(Some(if metadata.is_dir() {
+        Step::Directory
+    } else if metadata.is_symlink() {
+        Step::Link(fs::read_link(path)?.into_os_string().into_vec())
+    } else {
+        Step::Other
+    }))
 }
 
 /// Gives everything the modes that git knows of and the time of the commit.
