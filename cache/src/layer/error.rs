@@ -93,7 +93,9 @@ pub enum TarProblem {
     #[error("extension headers without an entry")]
     Dangling,
     /// A sparse file where none is taken, or in a format that is not known.
-    #[error("not supported yet: sparse files but those of `tar --format=pax` in archives")]
+    #[error(
+        "not supported yet: sparse files in layers, or in another format than those of GNU tar"
+    )]
     Sparse,
     /// A sparse file whose map is none, or not of what is stored.
     #[error("the map of a sparse file does not fit what is stored")]

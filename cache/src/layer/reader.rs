@@ -9,7 +9,7 @@
 use std::io::{self, Read};
 
 use super::error::{LayerError, TarProblem};
-use super::sparse::{Part, Records, SparseFile, read_map};
+use super::sparse::{Layout, Part, Records, SparseFile, add_entries, field, read_map};
 use super::{numeric, pax};
 
 const BLOCK: usize = 512;
@@ -102,7 +102,7 @@ impl<R: Read> TarReader<R> {
         }
     }
 
-    /// Takes sparse files, too, in the formats of PAX: their content has its holes as zeros.
+    /// Takes sparse files, too: their content has its holes as zeros.
     #[must_use]
     pub fn with_sparse_files(self) -> Self {
         Self {
@@ -144,8 +144,9 @@ impl<R: Read> TarReader<R> {
                 _ => {
                     let overrides = Overrides::parse(&extensions.pax).map_err(malformed)?;
                     let member = header.member(&extensions, &overrides).map_err(malformed)?;
+                    let layout = self.layout(&header, &overrides.sparse);
                     self.set_content(member.size);
-                    let stored = self.with_holes(member, &overrides.sparse);
+                    let stored = layout.and_then(|layout| self.with_holes(member, layout));
                     return stored.map(Some).map_err(|error| match error.downcast() {
                         Ok(problem) => malformed(problem),
                         Err(error) => read_error(start)(error),
@@ -162,9 +163,34 @@ impl<R: Read> TarReader<R> {
         Ok(())
     }
 
-    /// The member as it is with its holes, if it is a sparse file.
-    fn with_holes(&mut self, member: Member, records: &Records<'_>) -> io::Result<Member> {
-        let Some(layout) = records.layout().map_err(io::Error::other)? else {
+    /// How a member is stored, if it is a sparse file. What continues its header has been read.
+    fn layout(&mut self, header: &Header, records: &Records<'_>) -> io::Result<Option<Layout>> {
+        if header.kind() != b'S' {
+            return records.layout().map_err(io::Error::other);
+        }
+        let mut map = Vec::new();
+        let fields = header.sparse_fields().map_err(io::Error::other)?;
+        let mut goes_on = add_entries(fields, &mut map).map_err(io::Error::other)?;
+        let mut left = MOST_EXTENSION;
+        while goes_on {
+            left = left
+                .checked_sub(BLOCK as u64)
+                .ok_or_else(|| io::Error::other(TarProblem::Extension))?;
+            let mut block = [0; BLOCK];
+            self.input.read_exact(&mut block)?;
+            self.offset += BLOCK as u64;
+            goes_on = add_entries(&block[..505], &mut map).map_err(io::Error::other)?;
+        }
+        let size = Some(field(&header.0[483..495]).map_err(io::Error::other)?);
+        Ok(Some(Layout {
+            size,
+            map: Some(map),
+        }))
+    }
+
+    /// The member as it is with its holes, if it has a layout.
+    fn with_holes(&mut self, member: Member, layout: Option<Layout>) -> io::Result<Member> {
+        let Some(layout) = layout else {
             return Ok(member);
         };
         if !self.takes_sparse || member.kind != MemberKind::File {
@@ -356,6 +382,14 @@ impl Header {
         }
     }
 
+    /// The first extents of a sparse file in GNU's own format, and the mark that more follow.
+    fn sparse_fields(&self) -> Result<&[u8], TarProblem> {
+        match &self.0[257..265] {
+            b"ustar  \0" => Ok(&self.0[386..483]),
+            _ => Err(TarProblem::Sparse),
+        }
+    }
+
     fn device(&self) -> Result<(i64, i64), TarProblem> {
         Ok((
             self.number(329..337, "device major")?,
@@ -380,7 +414,7 @@ impl Header {
         };
         let kind = match self.kind() {
             b'0' | 0 | b'7' if path.ends_with(b"/") && self.kind() != b'7' => MemberKind::Directory,
-            b'0' | 0 | b'7' => MemberKind::File,
+            b'0' | 0 | b'7' | b'S' => MemberKind::File,
             b'1' => MemberKind::HardLink(link()),
             b'2' => MemberKind::Symlink(link()),
             b'3' => self
@@ -391,7 +425,6 @@ impl Header {
                 .map(|(major, minor)| MemberKind::BlockDevice(major, minor))?,
             b'5' => MemberKind::Directory,
             b'6' => MemberKind::Fifo,
-            b'S' => return Err(TarProblem::Sparse),
             other => return Err(TarProblem::Type(other)),
         };
         let size = match overrides.size {

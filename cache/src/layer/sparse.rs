@@ -1,16 +1,20 @@
-//! Files of a tar that leave out their holes, in GNU's formats for PAX: 0.0, 0.1 and 1.0 (GNU tar manual, "Storing Sparse
-//! Files"), as Go's archive/tar reads them. A map that is not exactly what is stored is an error.
+//! Files of a tar that leave out their holes, in GNU's own format and in its formats for PAX: 0.0, 0.1 and 1.0 (GNU tar
+//! manual, "Storing Sparse Files"), as Go's archive/tar reads them. A map that is not exactly what is stored is an error.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use super::error::TarProblem;
+use super::numeric;
 
 /// A map in the content comes in blocks of this size.
 const BLOCK: usize = 512;
 
 /// A stored map may be as large as one in a PAX header.
 const MOST_MAP: usize = 1 << 20;
+
+/// An extent in GNU's own format: offset and length.
+const ENTRY: usize = 24;
 
 /// Where stored bytes belong in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +127,26 @@ pub(super) fn read_map(content: &mut impl Read) -> io::Result<Vec<Extent>> {
             return extents(&numbers.collect::<Vec<_>>()).map_err(invalid);
         }
     }
+}
+
+/// Adds the extents of a header in GNU's own format; `fields` ends with the mark that another block of them follows, which
+/// is the answer. The first one without an offset ends them.
+pub(super) fn add_entries(fields: &[u8], map: &mut Vec<Extent>) -> Result<bool, TarProblem> {
+    let (entries, mark) = fields.as_chunks::<ENTRY>();
+    for entry in entries.iter().take_while(|entry| entry[0] != 0) {
+        let (offset, length) = entry.split_at(ENTRY / 2);
+        map.push(Extent {
+            offset: field(offset)?,
+            length: field(length)?,
+        });
+    }
+    Ok(mark.iter().any(|byte| *byte != 0))
+}
+
+/// A number of a header that must not be negative.
+pub(super) fn field(field: &[u8]) -> Result<u64, TarProblem> {
+    let number = numeric::parse(field).and_then(|number| u64::try_from(number).ok());
+    number.ok_or(TarProblem::SparseMap)
 }
 
 /// How many lines follow the first one, which tells the number of extents.

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::error::{LayerError, TarProblem};
 use super::reader::{Member, TarReader};
-use super::tar_tests::{member, records, tar};
+use super::tar_tests::{member, raw, records, tar};
 
 type Pairs<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -38,13 +38,32 @@ fn block(text: &str) -> Vec<u8> {
     bytes
 }
 
+/// A member in GNU's own format. The content begins with the blocks that continue the header, `more` of them.
+fn gnu(size: &str, map: &[u8], more: usize, content: &[u8]) -> Vec<u8> {
+    let size = size.as_bytes();
+    let stored = content.len() - more * 512;
+    raw(b'S', b"stored", content, |header| {
+        header[257..265].copy_from_slice(b"ustar  \0");
+        header[124..135].copy_from_slice(format!("{stored:011o}").as_bytes());
+        header[386..386 + map.len()].copy_from_slice(map);
+        header[482] = u8::from(more > 0);
+        header[483..483 + size.len()].copy_from_slice(size);
+    })
+}
+
+/// Extents in GNU's own format.
+fn entries(numbers: &[u64]) -> Vec<u8> {
+    let number = |number: &u64| format!("{number:011o}\0").into_bytes();
+    numbers.iter().flat_map(number).collect()
+}
+
 /// The first member with its content, and the path of the second one.
 fn read(pairs: Pairs<'_>, content: &[u8]) -> Result<(Member, Vec<u8>, Vec<u8>), LayerError> {
-    let bytes = tar(&[
-        records(pairs),
-        member(b'0', b"stored", content),
-        member(b'0', b"next", b"n"),
-    ]);
+    read_from(&[records(pairs), member(b'0', b"stored", content)])
+}
+
+fn read_from(members: &[Vec<u8>]) -> Result<(Member, Vec<u8>, Vec<u8>), LayerError> {
+    let bytes = tar(&[members.concat(), member(b'0', b"next", b"n")]);
     let mut reader = TarReader::new(bytes.as_slice()).with_sparse_files();
     let first = reader.next_member()?.unwrap();
     let mut read = Vec::new();
@@ -145,10 +164,72 @@ fn lies() {
 }
 
 fn is_refused(pairs: Pairs<'_>, content: &[u8], expected: TarProblem) {
-    match read(pairs, content) {
-        Err(LayerError::Tar { problem, .. }) => assert_eq!(problem, expected, "{pairs:?}"),
-        other => panic!("{pairs:?}: {other:?}"),
+    is_problem(&read(pairs, content), &expected);
+}
+
+fn is_problem(read: &Result<(Member, Vec<u8>, Vec<u8>), LayerError>, expected: &TarProblem) {
+    match read {
+        Err(LayerError::Tar { problem, .. }) => assert_eq!(problem, expected),
+        other => panic!("{expected:?}: {other:?}"),
     }
+}
+
+#[test]
+fn gnus_own_format_goes_on_in_blocks() {
+    let two = entries(&[0, 3, 5, 2]);
+    let (found, content, next) = read_from(&[gnu("12", &two, 0, b"aaabb")]).unwrap();
+    assert_eq!((found.size, content.as_slice()), (10, PLAIN));
+    assert_eq!(next, b"next");
+
+    // Of each block the extents up to the first without an offset.
+    let mut more = entries(&[5, 2, 10, 0]);
+    more.resize(504, 0);
+    more.resize(512, 1);
+    let empty = vec![0; 512];
+    let content = [more, empty, b"aaabb".to_vec()].concat();
+    let one = entries(&[0, 3]);
+    let (_, content, next) = read_from(&[gnu("12", &one, 2, &content)]).unwrap();
+    assert_eq!((content.as_slice(), next.as_slice()), (PLAIN, &b"next"[..]));
+}
+
+#[test]
+fn lies_in_gnus_own_format() {
+    let two = entries(&[0, 3, 5, 2]);
+    let cases: [(&str, &[u8], TarProblem); 5] = [
+        ("6", &two, TarProblem::SparseMap),
+        ("x", &two, TarProblem::SparseMap),
+        ("12", &entries(&[0, 3, 2, 2]), TarProblem::SparseMap),
+        ("12", &entries(&[0, 3, 5, 3]), TarProblem::SparseMap),
+        ("12", &[0xff; 24], TarProblem::SparseMap),
+    ];
+    for (size, map, problem) in cases {
+        is_problem(&read_from(&[gnu(size, map, 0, b"aaabb")]), &problem);
+    }
+    let endless = vec![b'0'; (1 << 20) + 1024];
+    let endless = gnu("12", &two, endless.len() / 512, &endless);
+    is_problem(&read_from(&[endless]), &TarProblem::Extension);
+    let cut = gnu("12", &two, 1, &[0; 512]);
+    let mut reader = TarReader::new(&cut[..512]).with_sparse_files();
+    let cut = reader.next_member().unwrap_err();
+    assert!(matches!(
+        cut,
+        LayerError::Tar {
+            problem: TarProblem::Truncated,
+            ..
+        }
+    ));
+
+    let elsewhere = raw(b'S', b"stored", b"", |_| {});
+    is_problem(&read_from(&[elsewhere]), &TarProblem::Sparse);
+    let layer = tar(&[gnu("12", &two, 0, b"aaabb")]);
+    let refused = TarReader::new(layer.as_slice()).next_member();
+    assert!(matches!(
+        refused,
+        Err(LayerError::Tar {
+            problem: TarProblem::Sparse,
+            ..
+        })
+    ));
 }
 
 #[test]
