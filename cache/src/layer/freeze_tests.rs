@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use super::apply::apply;
 use super::entry::EntryKind;
@@ -132,7 +132,7 @@ impl Overlay {
 
 impl Drop for Overlay {
     fn drop(&mut self) {
-        let unmounted = rustix::mount::unmount(&self.merged, UnmountFlags::empty());
+        let unmounted = unmount(&self.merged);
         assert!(unmounted.is_ok() || std::thread::panicking());
         drop(fs::remove_dir_all(self.merged.with_file_name("work")));
     }

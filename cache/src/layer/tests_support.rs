@@ -1,7 +1,28 @@
 //! Short ways to write entries in tests.
 
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
 use super::entry::{Entry, EntryKind};
 use crate::digest::ContentDigest;
+
+/// Unmounts what a test has mounted. A process that another test has just started may for a moment hold what this one had
+/// open there: who starts one goes on before the kernel has closed the descriptors.
+pub(crate) fn unmount(at: &Path) -> rustix::io::Result<()> {
+    let mut tries = 500;
+    loop {
+        match rustix::mount::unmount(at, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
+}
 
 pub(crate) fn text(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use super::*;
 use crate::layer::freeze::{FreezeOptions, freeze};
@@ -103,7 +103,7 @@ fn with_mounted(plan: &MountPlan, at: &Path, look: impl FnOnce(&Path)) {
         }
     }
     let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(at)));
-    rustix::mount::unmount(at, UnmountFlags::empty()).unwrap();
+    crate::layer::tests_support::unmount(at).unwrap();
     looked.unwrap();
 }
 
