@@ -273,7 +273,7 @@ fn remove(paths: &StatePaths, disk: &Disk, item: &Item, trash: &Path) -> Result<
         }
         Kind::CacheMount => {
             let folder = paths.cache_mounts().join(&item.name);
-            crate::mounts::discard(&folder)?;
+            crate::mounts::discard(&folder, trash)?;
             // Its locks stay, and what a step took since the survey.
             return Ok(Sizes::default().of(&folder));
         }

@@ -195,8 +195,9 @@ pub(crate) fn has_content(folder: &Path) -> Result<bool, IoError> {
     Ok(names_in(folder)?.iter().any(is_number))
 }
 
-/// Gives up the directories of a cache mount that nobody uses; later users begin with an empty one.
-pub(crate) fn discard(folder: &Path) -> Result<(), IoError> {
+/// Gives up the directories of a cache mount that nobody uses, by moving them into the directory `trash`; later users
+/// begin with an empty one.
+pub(crate) fn discard(folder: &Path, trash: &Path) -> Result<(), IoError> {
     let lock_path = folder.join("lock");
     let Some(_guard) = lock_file(&lock_path, LockMode::Exclusive, Wait::Never)? else {
         return Ok(());
@@ -204,7 +205,11 @@ pub(crate) fn discard(folder: &Path) -> Result<(), IoError> {
     let folder = Folder {
         path: folder.to_owned(),
     };
-    folder.start_anew()
+    let identity = folder.path.file_name().unwrap_or_default().display();
+    folder.start_anew(|directory| {
+        let number = directory.file_name().unwrap_or_default().display();
+        fs::rename(directory, trash.join(format!("{identity}-{number}")))
+    })
 }
 
 fn acquire_one(
@@ -221,7 +226,7 @@ fn acquire_one(
         return Ok(None);
     };
     if request.start == Start::Empty {
-        folder.start_anew()?;
+        folder.start_anew(remove_tree)?;
     }
     let current = folder.current()?;
     if request.sharing == Sharing::Private {
@@ -248,8 +253,9 @@ impl Folder {
         Ok(text.trim().parse().unwrap_or_default())
     }
 
-    /// Makes a number current that no directory has, and removes the directories nobody uses.
-    fn start_anew(&self) -> Result<(), IoError> {
+    /// Makes a number current that no directory has, and removes the directories nobody uses. What cannot be removed stays
+    /// for the next time.
+    fn start_anew(&self, remove: impl Fn(&Path) -> io::Result<()>) -> Result<(), IoError> {
         let numbers: Vec<u64> = names_in(&self.path)?
             .iter()
             .filter_map(|name| name.to_str()?.parse().ok())
@@ -264,7 +270,9 @@ impl Folder {
         for number in numbers {
             if let Some(unused) = self.take(number, Sharing::Private, Wait::Never)? {
                 fs::remove_file(unused.path.with_extension("ready")).ok();
-                remove_tree(&unused.path).ok();
+                if let Err(error) = remove(&unused.path) {
+                    tracing::debug!(path = %unused.path.display(), %error, "a cache mount stays");
+                }
             }
         }
         Ok(())
@@ -328,150 +336,5 @@ fn empty(path: &Path) -> Result<(), IoError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicBool;
-
-    use super::*;
-
-    fn request(identity: &str, sharing: Sharing, start: Start) -> MountRequest {
-        MountRequest {
-            identity: identity.into(),
-            sharing,
-            start,
-        }
-    }
-
-    fn take(paths: &StatePaths, sharing: Sharing, start: Start) -> Option<MountDirectory> {
-        let canceled = AtomicBool::new(true);
-        let requests = [request("id", sharing, start)];
-        let wait = Wait::UntilCanceled(&canceled);
-        let mut taken = acquire(paths, &requests, wait).unwrap()?;
-        assert_eq!((taken.directories.len(), taken.places), (1, vec![0]));
-        taken.directories.pop()
-    }
-
-    #[test]
-    fn content_outlives_users_and_unfinished_first_content_does_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StatePaths::new(dir.path());
-        let first = take(&paths, Sharing::Shared, Start::Kept).unwrap();
-        assert!(first.is_new());
-        fs::write(first.path().join("half"), "x").unwrap();
-        drop(first);
-        let mut second = take(&paths, Sharing::Shared, Start::Kept).unwrap();
-        assert!(second.is_new());
-        assert_eq!(fs::read_dir(second.path()).unwrap().count(), 0);
-        fs::write(second.path().join("whole"), "x").unwrap();
-        second.ready().unwrap();
-        let third = take(&paths, Sharing::Shared, Start::Kept).unwrap();
-        assert!(!third.is_new());
-        assert_eq!(third.path(), second.path());
-        assert!(third.path().join("whole").exists());
-    }
-
-    #[test]
-    fn who_waits_for_the_first_content_shares_it_when_it_is_complete() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StatePaths::new(dir.path());
-        let mut first = take(&paths, Sharing::Shared, Start::Kept).unwrap();
-        let (sender, shared) = std::sync::mpsc::channel();
-        let of_thread = paths.clone();
-        let waiting = std::thread::spawn(move || {
-            let never = AtomicBool::new(false);
-            let requests = [request("id", Sharing::Shared, Start::Kept)];
-            let wait = Wait::UntilCanceled(&never);
-            let taken = acquire(&of_thread, &requests, wait).unwrap().unwrap();
-            sender.send(taken.directories[0].is_new()).unwrap();
-        });
-        // It waits by now; if it does not, it has nothing to wait for.
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        assert!(shared.try_recv().is_err());
-        first.ready().unwrap();
-        let is_new = shared.recv_timeout(std::time::Duration::from_secs(10));
-        drop(first);
-        waiting.join().unwrap();
-        assert_eq!(is_new, Ok(false), "it waited until the first user was gone");
-    }
-
-    #[test]
-    fn sharing_decides_what_a_second_user_gets() {
-        use Sharing::{Locked, Private, Shared};
-        let cases = [
-            (Shared, Shared, Some(true)),
-            (Shared, Locked, None),
-            (Locked, Shared, None),
-            (Locked, Locked, None),
-            (Private, Private, Some(false)),
-            (Shared, Private, Some(false)),
-        ];
-        for (first, second, expected) in cases {
-            let dir = tempfile::tempdir().unwrap();
-            let paths = StatePaths::new(dir.path());
-            let mut one = take(&paths, first, Start::Kept).unwrap();
-            one.ready().unwrap();
-            let two = take(&paths, second, Start::Kept);
-            let is_same = two.as_ref().map(|two| two.path() == one.path());
-            assert_eq!(is_same, expected, "{first:?} then {second:?}");
-            let path = one.path().to_owned();
-            drop((one, two));
-            let again = take(&paths, second, Start::Kept).unwrap();
-            assert_eq!(again.path(), path, "free again");
-        }
-    }
-
-    #[test]
-    fn who_asks_is_never_met_by_who_looks_for_a_free_directory() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StatePaths::new(dir.path());
-        let mut one = take(&paths, Sharing::Private, Start::Kept).unwrap();
-        one.ready().unwrap();
-        let folder = one.path().parent().unwrap().to_owned();
-        assert!(is_used(&folder).unwrap());
-        drop(one);
-        assert!(!is_used(&folder).unwrap());
-        // While somebody looks for one.
-        let lock_path = folder.join("lock");
-        let looking = lock_file(&lock_path, LockMode::Exclusive, Wait::Never).unwrap();
-        assert!(looking.is_some() && is_used(&folder).unwrap());
-        drop(looking);
-        // Two who ask do not meet, either.
-        let asking = lock_file(&lock_path, LockMode::Shared, Wait::Never).unwrap();
-        assert!(asking.is_some() && !is_used(&folder).unwrap());
-    }
-
-    #[test]
-    fn starting_empty_leaves_users_alone_and_later_ones_go_on_with_the_new() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StatePaths::new(dir.path());
-        let mut old = take(&paths, Sharing::Locked, Start::Kept).unwrap();
-        old.ready().unwrap();
-        fs::write(old.path().join("old"), "x").unwrap();
-        let mut new = take(&paths, Sharing::Locked, Start::Empty).unwrap();
-        assert!(new.is_new());
-        new.ready().unwrap();
-        assert!(old.path().join("old").exists());
-        let (old_path, new_path) = (old.path().to_owned(), new.path().to_owned());
-        drop((old, new));
-        assert_eq!(
-            take(&paths, Sharing::Locked, Start::Kept).unwrap().path(),
-            new_path
-        );
-        let newest = take(&paths, Sharing::Locked, Start::Empty).unwrap();
-        assert_ne!(newest.path(), new_path);
-        assert!(!old_path.exists(), "unused directories are removed");
-    }
-
-    #[test]
-    fn a_step_does_not_wait_for_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = StatePaths::new(dir.path());
-        let requests = [
-            request("b", Sharing::Locked, Start::Kept),
-            request("a", Sharing::Shared, Start::Kept),
-            request("b", Sharing::Shared, Start::Kept),
-        ];
-        let taken = acquire(&paths, &requests, Wait::Never).unwrap().unwrap();
-        assert_eq!(taken.directories.len(), 2);
-        assert_eq!(taken.places, [1, 0, 1]);
-    }
-}
+#[path = "mounts_tests.rs"]
+mod tests;
