@@ -98,6 +98,20 @@ impl Entry {
         matches!(self.kind, EntryKind::Directory { .. })
     }
 
+    /// The path of the file that it is another name of, if it is a hard link.
+    pub fn link_target(&self) -> Option<&[u8]> {
+        match &self.kind {
+            EntryKind::HardLink { target } => Some(target),
+            EntryKind::Directory { .. }
+            | EntryKind::File { .. }
+            | EntryKind::Symlink { .. }
+            | EntryKind::CharDevice { .. }
+            | EntryKind::BlockDevice { .. }
+            | EntryKind::Fifo
+            | EntryKind::Whiteout => None,
+        }
+    }
+
     /// Whether two entries have the same mode, owner, time and capability.
     pub fn has_metadata_of(&self, other: &Self) -> bool {
         self.has_owner_of(other) && self.mtime == other.mtime && self.capability == other.capability

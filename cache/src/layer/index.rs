@@ -94,10 +94,10 @@ impl LayerIndex {
     /// Checks links and gives them the metadata of their targets.
     fn settle_links(&mut self) -> Result<(), LayerError> {
         let links: Vec<usize> = (0..self.nodes.len())
-            .filter(|i| matches!(self.nodes[*i].entry.kind, EntryKind::HardLink { .. }))
+            .filter(|i| self.nodes[*i].entry.link_target().is_some())
             .collect();
         for position in links {
-            let EntryKind::HardLink { target } = &self.nodes[position].entry.kind else {
+            let Some(target) = self.nodes[position].entry.link_target() else {
                 continue;
             };
             let inconsistent = |problem| LayerError::Inconsistent {
@@ -169,17 +169,9 @@ impl LayerIndex {
 
     /// The entry that holds the bytes: the target of a hard link, else the entry itself.
     pub fn inode<'a>(&'a self, entry: &'a Entry) -> &'a Entry {
-        match &entry.kind {
-            // Invariant 3 makes the look-up succeed for entries of this index.
-            EntryKind::HardLink { target } => self.lookup(target).unwrap_or(entry),
-            EntryKind::Directory { .. }
-            | EntryKind::File { .. }
-            | EntryKind::Symlink { .. }
-            | EntryKind::CharDevice { .. }
-            | EntryKind::BlockDevice { .. }
-            | EntryKind::Fifo
-            | EntryKind::Whiteout => entry,
-        }
+        // Invariant 3 makes the look-up succeed for entries of this index.
+        let target = entry.link_target().and_then(|target| self.lookup(target));
+        target.unwrap_or(entry)
     }
 
     /// What a directory of the layer's tree holds directly, in order; whiteouts and implied directories too.

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use cache::layer::entry::EntryKind;
+use cache::layer::entry::{Entry, EntryKind};
 use cache::layer::index::LayerIndex;
 use cache::layer::stack::{Found, LayerStack};
 use cache::layer::view::open_in_tree;
@@ -105,17 +105,8 @@ impl StackSource {
 }
 
 fn link_targets(layer: &LayerIndex) -> BTreeSet<Vec<u8>> {
-    let targets = layer.entries().filter_map(|entry| match &entry.kind {
-        EntryKind::HardLink { target } => Some(target.clone()),
-        EntryKind::Directory { .. }
-        | EntryKind::File { .. }
-        | EntryKind::Symlink { .. }
-        | EntryKind::CharDevice { .. }
-        | EntryKind::BlockDevice { .. }
-        | EntryKind::Fifo
-        | EntryKind::Whiteout => None,
-    });
-    targets.collect()
+    let targets = layer.entries().filter_map(Entry::link_target);
+    targets.map(<[u8]>::to_vec).collect()
 }
 
 impl SourceTree for StackSource {
