@@ -1,5 +1,6 @@
 //! Arrays of strings in JSON: the exec form and lists of paths.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -22,6 +23,8 @@ pub(super) fn parse(text: &str) -> Result<Option<Vec<Item>>, SyntaxError> {
     if !text.starts_with('[') {
         return Ok(None);
     }
+    let text = without_lone_surrogates(text);
+    let text = text.as_ref();
     let Ok(values) = serde_json::from_str::<Vec<Value>>(text) else {
         return Ok(None);
     };
@@ -38,6 +41,33 @@ pub(super) fn parse(text: &str) -> Result<Option<Vec<Item>>, SyntaxError> {
         value.map(|value| Item { value, range })
     });
     items.collect::<Result<_, _>>().map(Some)
+}
+
+/// The text with `\ufffd` for each escape of half a surrogate pair: JSON allows them, but no text can hold them. Positions
+/// stay as they are.
+fn without_lone_surrogates(text: &str) -> Cow<'_, str> {
+    let mut whole = Cow::Borrowed(text);
+    let mut position = 0;
+    while let Some(found) = text[position..].find('\\') {
+        let at = position + found;
+        position = match (escaped_unit(text, at), escaped_unit(text, at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at + 12,
+            (Some(0xd800..=0xdfff), _) => {
+                whole.to_mut().replace_range(at..at + 6, "\\ufffd");
+                at + 6
+            }
+            // The next character is escaped, a backslash too.
+            _ => at + 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    whole
+}
+
+/// The number of a `\uXXXX` that stands at a position.
+fn escaped_unit(text: &str, at: usize) -> Option<u16> {
+    let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+    let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    u16::from_str_radix(digits, 16).ok().filter(|_| is_hex)
 }
 
 /// The next string literal at or after a position between the elements of a valid array.
@@ -78,6 +108,24 @@ mod tests {
             ]
         );
         assert_eq!(parse("[]"), Ok(Some(vec![])));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_a_replacement_character() {
+        for (text, found) in [
+            (r#"["\ud83d\ude00"]"#, "\u{1f600}"),
+            (r#"["a\ud83d b"]"#, "a\u{fffd} b"),
+            (r#"["\uDE00"]"#, "\u{fffd}"),
+            (r#"["\ud83d\ud83d\ude00"]"#, "\u{fffd}\u{1f600}"),
+            (r#"["\ud83d\u0041"]"#, "\u{fffd}A"),
+            (r#"["\\ud83d"]"#, r"\ud83d"),
+        ] {
+            let items = parse(text).expect("strings").expect("array");
+            assert_eq!(items[0].value, found, "{text}");
+            assert_eq!(items[0].range, 1..text.len() - 1, "{text}");
+        }
+        assert_eq!(parse(r#"["\ud83"]"#), Ok(None));
+        assert_eq!(parse(r#"["\+d83d"]"#), Ok(None));
     }
 
     #[test]
