@@ -127,3 +127,25 @@ fn independent_stages_run_at_once() {
     );
     assert_eq!(image.text("o3"), "3\n");
 }
+
+#[test]
+fn proxies_given_to_the_build_win_over_variables_of_the_file() {
+    let place = Place::with_dockerfile(
+        "FROM busybox\nENV http_proxy=env NO_PROXY=env\nARG HTTPS_PROXY=arg\nRUN env | grep -i proxy | sort > /env\n",
+    );
+    let image = place.image(&[
+        "--build-arg=HTTP_PROXY=given",
+        "--build-arg=https_proxy=given",
+        "--build-arg=no_proxy=",
+    ]);
+    assert_eq!(
+        image.text("env"),
+        "HTTPS_PROXY=given\nHTTP_PROXY=given\nNO_PROXY=env\nhttp_proxy=given\nhttps_proxy=given\n"
+    );
+    assert_eq!(
+        image.config["config"]["Env"]
+            .as_array()
+            .map(|env| env[1..].to_vec()),
+        Some(vec!["http_proxy=env".into(), "NO_PROXY=env".into()])
+    );
+}

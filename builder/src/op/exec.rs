@@ -201,23 +201,25 @@ fn hint(exit: &Exit, resources: &Resources) -> Option<String> {
     }
 }
 
-/// The environment of the command: its own, then proxies in both cases, then secrets.
+/// The environment of the command: its own, then proxies in both cases, then secrets. The later wins.
 fn environment(op: &ExecOp, secrets: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut env = op.env.clone();
-    for name in PROXY_VARIABLES {
-        if let Some(value) = op.proxy_env.get(name) {
-            for name in [name.to_uppercase(), name.to_owned()] {
-                if !env.iter().any(|(other, _)| *other == name) {
-                    env.push((name, value.clone()));
-                }
-            }
-        }
-    }
-    for (name, value) in secrets {
+    for (name, value) in proxies(op).chain(secrets) {
         env.retain(|(other, _)| *other != name);
         env.push((name, value));
     }
     env
+}
+
+/// The proxy variables of the build, in both cases; those without a value are as good as not given.
+fn proxies(op: &ExecOp) -> impl Iterator<Item = (String, String)> {
+    let given = PROXY_VARIABLES.iter().filter_map(|name| {
+        let value = op.proxy_env.get(*name)?;
+        (!value.is_empty()).then_some((name, value))
+    });
+    given.flat_map(|(name, value)| {
+        [name.to_uppercase(), (*name).to_owned()].map(|name| (name, value.clone()))
+    })
 }
 
 fn limits(op: &ExecOp, resources: &Resources) -> Limits {
