@@ -59,7 +59,10 @@ impl UserFile {
 
 /// Resolves `user` as written in USER. The files' contents are empty where the root has none.
 pub(super) fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
-    let (user, group_name) = user.split_once(':').unwrap_or((user, ""));
+    let mut parts = user.split(':');
+    let user = parts.next().unwrap_or_default();
+    // What comes after a second colon is passed over, as in a line of passwd.
+    let group_name = parts.next().unwrap_or_default();
     // Without a user it is root, and as root it is looked up.
     let user = if user.is_empty() { "0" } else { user };
     let (entry, uid, mut gid) = find_user(user, passwd)?;
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn users() {
         type Expected = (u32, u32, &'static [u32], &'static str);
-        let cases: [(&str, Expected); 13] = [
+        let cases: [(&str, Expected); 14] = [
             ("", (0, 0, &[0, 10], "/root")),
             ("root", (0, 0, &[0, 10], "/root")),
             ("0", (0, 0, &[0, 10], "/root")),
@@ -214,6 +217,7 @@ mod tests {
             ("33", (33, 34, &[34, 801, 803], "/home")),
             ("www:www", (33, 34, &[34], "/home")),
             ("www:g2", (33, 802, &[802], "/home")),
+            ("www:g2:x", (33, 802, &[802], "/home")),
             ("33:5", (33, 5, &[5], "/home")),
             ("999", (999, 0, &[0], "/")),
             ("1234:2345", (1234, 2345, &[2345], "/")),
