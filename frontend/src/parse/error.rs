@@ -9,6 +9,7 @@ use crate::source::{Diagnostic, LineRange, Suggestion};
 
 use super::duration::DurationError;
 use super::flags::FlagError;
+use super::hint::hint;
 use super::instruction::mount::MountError;
 use super::lines::MAX_LINE_BYTES;
 
@@ -175,21 +176,6 @@ impl Failure {
         }
     }
 
-    fn hint(&self) -> Option<String> {
-        match &self.error {
-            ParseError::Syntax(SyntaxError::UnterminatedHeredoc { name }) => {
-                Some(format!("end it with a line that is exactly `{name}`"))
-            }
-            ParseError::Syntax(SyntaxError::LineTooLong) => {
-                Some("break the line after this one with continuations".to_owned())
-            }
-            ParseError::Syntax(_)
-            | ParseError::Instruction(_)
-            | ParseError::Structure(_)
-            | ParseError::Mount(_) => None,
-        }
-    }
-
     /// As an error of a file.
     fn diagnostic(&self) -> Diagnostic {
         let message = match (&self.error, self.lines) {
@@ -201,7 +187,7 @@ impl Failure {
         Diagnostic {
             message,
             lines: self.lines,
-            hint: self.hint(),
+            hint: hint(&self.error),
         }
     }
 
@@ -210,7 +196,7 @@ impl Failure {
         Diagnostic {
             message: self.error.to_string(),
             lines: None,
-            hint: self.hint(),
+            hint: hint(&self.error),
         }
     }
 }

@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod flags;
 mod heredoc;
+mod hint;
 mod instruction;
 mod json;
 mod lines;
