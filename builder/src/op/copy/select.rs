@@ -1,7 +1,7 @@
 //! Which files an instruction means, with their digests: all that can be known without the destination.
 //!
-//! A source with wildcards is matched component by component with Go's `filepath.Match`; no match is no error. A literal
-//! source must exist. A symlink named as a source is followed and its own name kept; links found below a directory are
+//! A source with wildcards is matched component by component with Go's `filepath.Match`; no match is no error, but what comes
+//! before the first wildcard must exist, as a literal source must. A symlink named as a source is followed and its own name kept; links found below a directory are
 //! taken as links. Only what is asked for is listed and read.
 
 use std::collections::BTreeMap;
@@ -243,7 +243,18 @@ fn matches(tree: &dyn SourceTree, pattern: &[u8]) -> Result<Vec<Vec<u8>>, CopyEr
     let parts: Vec<&[u8]> = components(pattern).collect();
     let is_literal = |part: &&&[u8]| !has_wildcards(&String::from_utf8_lossy(part));
     let literal = parts.iter().take_while(is_literal).count();
-    let start = resolve_source(tree, &parts[..literal].join(&b'/'))?;
+    for part in &parts[literal..] {
+        // A malformed pattern is one for every name.
+        match_path(&String::from_utf8_lossy(part), "").map_err(|reason| CopyError::Pattern {
+            pattern: shown(pattern),
+            reason,
+        })?;
+    }
+    let before = parts[..literal].join(&b'/');
+    let start = resolve_source(tree, &before)?;
+    if !start.is_there {
+        return Err(not_found(tree, &before));
+    }
     let mut directories = vec![start.path];
     let mut found = Vec::new();
     for (at, part) in parts.iter().enumerate().skip(literal) {
@@ -257,7 +268,6 @@ fn matches(tree: &dyn SourceTree, pattern: &[u8]) -> Result<Vec<Vec<u8>>, CopyEr
                 continue;
             }
             for (name, _) in tree.children(&directory)? {
-                // As BuildKit: a malformed pattern matches nothing.
                 if match_path(&part, &String::from_utf8_lossy(&name)).unwrap_or(false) {
                     let path = join(&directory, &name);
                     if is_last {

@@ -180,7 +180,7 @@ fn missing_sources() {
         error.hint().unwrap(),
         "remove the pattern or add `!c.md` after it"
     );
-    let none = world.plan(&copy(&["*.nope", "x/*/y"], "/dst/")).unwrap();
+    let none = world.plan(&copy(&["*.nope", "d/*/y"], "/dst/")).unwrap();
     assert!(none.entries().next().is_none());
     let implied: Vec<&[u8]> = none.index.implied().map(|d| d.path.as_slice()).collect();
     assert_eq!(implied, [b""], "only the root, which every tree has");
@@ -227,6 +227,35 @@ fn wildcards() {
             world.list(&copy(&[source], "/dst/")),
             with_dst(expected),
             "{source}"
+        );
+    }
+}
+
+#[test]
+fn what_comes_before_a_wildcard_must_exist() {
+    let world = World::new(&[]);
+    for (source, missing) in [
+        ("nosuch/*", "/nosuch"),
+        ("d/nosuch/*/x?", "/d/nosuch"),
+        ("a.txt/sub/*", "/a.txt/sub"),
+    ] {
+        let error =
+            format!("failed to calculate checksum of ref context: \"{missing}\": not found");
+        assert_eq!(world.error(&copy(&[source], "/dst/")), error, "{source}");
+    }
+    // Nothing matches.
+    for source in ["d/*.nope", "nosuch*/x", "a.txt/*"] {
+        assert_eq!(world.list(&copy(&[source], "/dst/")), [""; 0], "{source}");
+    }
+}
+
+#[test]
+fn a_malformed_pattern_is_an_error() {
+    let world = World::new(&[]);
+    for source in ["[a", "d/*[", "*/x[^"] {
+        assert_eq!(
+            world.error(&copy(&[source], "/dst/")),
+            format!("invalid pattern `/{source}`: syntax error in pattern")
         );
     }
 }
