@@ -243,7 +243,8 @@ pub(super) fn plan_members(
         }
         number += 1;
     }
-    Ok(())
+    // What compressed it has its checksum at the end.
+    members.finish().map_err(|e| fail(e.into()))
 }
 
 /// One member being planned.

@@ -358,6 +358,27 @@ fn broken_archives() {
     );
 }
 
+#[test]
+fn a_damaged_archive_is_an_error() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+    encoder.write_all(&tar(&["f x text"])).unwrap();
+    let gz = encoder.finish().unwrap();
+    let mut changed = gz.clone();
+    let text = gz.windows(4).position(|at| at == b"text").unwrap();
+    changed[text] = b'T';
+    let xz = unhex(XZ);
+    for (bytes, expected) in [
+        (&changed[..], "cannot read the archive"),
+        (&gz[..gz.len() - 5], "unexpected EOF"),
+        (&xz[..xz.len() - 5], "unexpected EOF"),
+    ] {
+        let world = with_archive(&[], bytes);
+        let error = world.plan(&add(&["t"], "/dst/")).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, expected);
+    }
+}
+
 /// An archive of xz whose block says that its dictionary has this size code (xz file format, 5.3.1).
 fn xz_with_dictionary(code: u8) -> Vec<u8> {
     let mut xz = unhex(XZ);
