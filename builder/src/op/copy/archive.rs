@@ -23,7 +23,7 @@ use super::error::{CopyError, shown};
 use super::member::{self, checked};
 use super::owner::Ids;
 use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind};
-use super::resolve::{Step, clean, join, resolve, split};
+use super::resolve::{Resolved, Step, clean, components, join, resolve, split};
 use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
 use super::target::Target;
@@ -277,12 +277,36 @@ impl MemberPlan<'_, '_, '_> {
         let Some((parent, name)) = split(&path) else {
             return Ok(None);
         };
+        let found = self.resolve(parent)?;
+        if !found.is_there && self.has_broken_link(parent)? {
+            let path = shown(&member.path);
+            let problem = "a link on the way to it leads nowhere";
+            return Err(self.fail(ArchiveError::Member { path, problem }));
+        }
+        Ok(Some(join(&found.path, name)))
+    }
+
+    fn resolve(&self, path: &[u8]) -> Result<Resolved, CopyError> {
         let step = |path: &[u8]| {
             let found = self.target.lookup(&join(&self.unpacking.at, path))?;
             Ok(found.map(|entry| entry.kind))
         };
-        let parent = resolved(parent, resolve(parent, step))?.path;
-        Ok(Some(join(&parent, name)))
+        resolved(path, resolve(path, step))
+    }
+
+    /// Whether a path that leads to nothing does so because of a link, not because it ends too early.
+    fn has_broken_link(&self, path: &[u8]) -> Result<bool, CopyError> {
+        let mut above = Vec::new();
+        for name in components(path) {
+            let next = join(&above, name);
+            let found = self.resolve(&next)?;
+            if !found.is_there {
+                let found = self.target.lookup(&join(&self.unpacking.at, &next))?;
+                return Ok(found.is_some());
+            }
+            above = found.path;
+        }
+        Ok(false)
     }
 
     /// The member's place relative to the destination, with parents made. `None` for the destination itself, which an

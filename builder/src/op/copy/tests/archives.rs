@@ -329,8 +329,16 @@ fn what_is_no_archive_is_copied() {
 #[test]
 fn broken_archives() {
     let whole = tar(&["f x 1", "f y 2"]);
-    let cases: [(&[u8], &str); 4] = [
+    let cases: [(&[u8], &str); 6] = [
         (&whole[..1030], "unexpected EOF"),
+        (
+            &tar(&["f link/y 1"]),
+            "member /link/y: a link on the way to it leads nowhere",
+        ),
+        (
+            &tar(&["l b missing/a", "f b/c/y 1"]),
+            "member /b/c/y: a link on the way to it leads nowhere",
+        ),
         (
             &tar(&["h a later", "f later 1"]),
             "link /later /a: no such file or directory",
