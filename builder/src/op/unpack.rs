@@ -12,12 +12,13 @@ use cache::layer::sink::nowhere;
 use frontend::graph::{CopyAction, FileAction, InputIndex, Owner, Unpack};
 
 use super::copy::apply::apply_packed;
-use super::copy::archive::{check, refuse_deletions};
+use super::copy::archive::check;
 use super::copy::context_source::ContextSource;
 use super::copy::error::CopyError;
 use super::copy::place::{Ground, plan_on};
 use super::copy::select::{Sources, select};
 use super::copy::source::SourceTree;
+use super::copy::unpacking::refuse_deletions;
 use super::error::StepError;
 use super::layers::Layers;
 use crate::context::walk::{ContextDir, ExcludeNothing};

@@ -43,6 +43,7 @@ pub mod source;
 pub mod stack_source;
 pub mod strict;
 mod target;
+pub mod unpacking;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use cache::digest::ContentDigest;
 use frontend::graph::{InputIndex, Owner};
 
-use super::archive;
 use super::chmod::ModeChange;
 use super::error::{CopyError, shown};
 use super::nodes::{Node, Nodes};
@@ -17,6 +16,7 @@ use super::select::{Sources, tree_of};
 use super::selection::{Pick, Reason, SelectedAction, SelectedCopy, Selection, Treatment};
 use super::source::{Destination, LinkIdentity, SourceKind};
 use super::target::{CREATED_MTIME, Target};
+use super::unpacking::{self, Unpacking};
 
 /// What a layer is planned for, beside what goes into it.
 #[derive(Clone, Copy)]
@@ -143,14 +143,14 @@ impl Placing<'_> {
                 Treatment::Unpacked => {
                     let tree = tree_of(copy.input, sources);
                     let at = self.target.resolve(copy.destination.as_bytes())?;
-                    let unpacking = archive::Unpacking {
+                    let unpacking = Unpacking {
                         tree,
                         pick: &pick,
                         input: copy.input,
                         owner,
                         at,
                     };
-                    archive::plan_members(&mut self.target, &unpacking, &mut self.groups)?;
+                    unpacking::plan_members(&mut self.target, &unpacking, &mut self.groups)?;
                 }
             }
         }

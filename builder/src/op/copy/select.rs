@@ -1,8 +1,8 @@
 //! Which files an instruction means, with their digests: all that can be known without the destination.
 //!
-//! A source with wildcards is matched component by component with Go's `filepath.Match`; no match is no error, but what comes
-//! before the first wildcard must exist, as a literal source must. A symlink named as a source is followed and its own name kept; links found below a directory are
-//! taken as links. Only what is asked for is listed and read.
+//! A source with wildcards is matched component by component with Go's `filepath.Match`; no match is no error, but what
+//! comes before the first wildcard must exist, as a literal source must. A symlink named as a source is followed and its
+//! own name kept; links found below a directory are taken as links. Only what is asked for is listed and read.
 
 use std::collections::BTreeMap;
 use std::panic::resume_unwind;
