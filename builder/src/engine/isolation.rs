@@ -27,31 +27,55 @@ pub(super) fn title(rung: Rung) -> String {
     format!("[internal] isolation: {rung}, network: host")
 }
 
-/// Makes sure that a step has worked on this machine, kernel and store since it started.
-///
-/// # Errors
-///
-/// Steps cannot be run; the text says what to do.
-pub(super) fn ensure(rung: Rung, paths: &StatePaths, lease: &Lease) -> Result<(), Failure> {
-    let circumstances = circumstances(rung, paths);
-    if paths.read_isolation().map_err(failure::store)?.as_deref() == Some(circumstances.as_bytes())
-    {
-        return Ok(());
-    }
-    let told = |error: &dyn std::error::Error| {
-        Failure::new(FailureKind::Environment, crate::text::chain(error))
-    };
-    let work = lease.work().map_err(failure::store)?;
-    let host = SandboxHost::start(&HostOptions::new(rung)).map_err(|error| told(&error))?;
-    rung::probe(&host, &work).map_err(|error| match error {
-        RungError::Probe { .. } => {
-            told(&error).hint("`builder doctor` says what this machine lacks")
+/// Whether a step has worked on this machine, kernel and store since it started.
+pub(super) struct Question {
+    rung: Rung,
+    paths: StatePaths,
+    circumstances: String,
+}
+
+impl Question {
+    /// Asks nothing yet.
+    pub(super) fn new(rung: Rung, paths: &StatePaths) -> Self {
+        Self {
+            rung,
+            paths: paths.clone(),
+            circumstances: circumstances(rung, paths),
         }
-        error => told(&error),
-    })?;
-    paths
-        .write_isolation(circumstances.as_bytes())
-        .map_err(failure::store)
+    }
+
+    /// Whether the store says that one has worked.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(super) fn is_settled(&self) -> Result<bool, Failure> {
+        let known = self.paths.read_isolation().map_err(failure::store)?;
+        Ok(known.as_deref() == Some(self.circumstances.as_bytes()))
+    }
+
+    /// Tries one, and notes it if it has worked.
+    ///
+    /// # Errors
+    ///
+    /// Steps cannot be run; the text says what to do.
+    pub(super) fn settle(&self, lease: &Lease) -> Result<(), Failure> {
+        let told = |error: &dyn std::error::Error| {
+            Failure::new(FailureKind::Environment, crate::text::chain(error))
+        };
+        let work = lease.work().map_err(failure::store)?;
+        let host =
+            SandboxHost::start(&HostOptions::new(self.rung)).map_err(|error| told(&error))?;
+        rung::probe(&host, &work).map_err(|error| match error {
+            RungError::Probe { .. } => {
+                told(&error).hint("`builder doctor` says what this machine lacks")
+            }
+            error => told(&error),
+        })?;
+        self.paths
+            .write_isolation(self.circumstances.as_bytes())
+            .map_err(failure::store)
+    }
 }
 
 /// All that the answer depends on, as the one line of text that the store keeps.

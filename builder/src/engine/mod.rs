@@ -43,6 +43,7 @@ use cache::root::{RootOptions, StateRoot};
 use frontend::lower::Lowered;
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
+use tokio::task::JoinHandle;
 
 use crate::cancel::CancelFlag;
 use crate::cli::PlannedStep;
@@ -58,13 +59,14 @@ use crate::op::runner::Runner;
 use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
 use crate::op::threads::Threads;
 use crate::outcome::{Failure, FailureKind, Outcome};
-use crate::progress::event::Event;
+use crate::progress::event::{Event, VertexRef};
 use crate::progress::sink::EventSink;
 use crate::registry::client::Client;
 use crate::registry::config::RegistryConfig;
 
 use self::build::Build;
 use self::checks::Audience;
+use self::isolation::Question;
 use self::stop::StopOnInterrupt;
 pub use self::surroundings::Surroundings;
 
@@ -107,11 +109,8 @@ impl Engine {
     pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
         let outputs = parse_outputs(request, self.stdout)?;
         outputs::check(&outputs, &request.registries.environment)?;
-        let begun = self.begin(request)?;
-        let found = context::prepare(self, request, &begun).await?;
-        let dockerfile = Arc::clone(&found.dockerfile);
+        let (ready, dockerfile) = self.prepare(request, Purpose::Build).await?;
         let built = async {
-            let ready = self.ready(request, found, begun, Purpose::Build).await?;
             let build = Build {
                 engine: self,
                 request,
@@ -139,11 +138,8 @@ impl Engine {
     ///
     /// What is wrong with the Dockerfile, or what it needs and is not to be had.
     pub async fn explain(&self, request: &BuildRequest) -> Result<Vec<PlannedStep>, Failure> {
-        let begun = self.begin(request)?;
-        let found = context::prepare(self, request, &begun).await?;
-        let dockerfile = Arc::clone(&found.dockerfile);
+        let (ready, dockerfile) = self.prepare(request, Purpose::Explain).await?;
         let told = async {
-            let ready = self.ready(request, found, begun, Purpose::Explain).await?;
             let plan = match ready.lowered.output {
                 Some(goal) => explain::plan(&ready.steps, goal).await,
                 None => Ok(Vec::new()),
@@ -156,16 +152,60 @@ impl Engine {
             .map_err(|failure: Failure| failure.in_file(&dockerfile))
     }
 
+    /// Everything before the first step; with the Dockerfile, which what goes wrong later is told of.
+    async fn prepare(
+        &self,
+        request: &BuildRequest,
+        purpose: Purpose,
+    ) -> Result<(Ready, Arc<SourceFile>), Failure> {
+        let begun = self.begin(request)?;
+        let isolation = self.ask_isolation(&begun)?;
+        let prepared = async {
+            let found = context::prepare(self, request, &begun).await?;
+            let dockerfile = Arc::clone(&found.dockerfile);
+            let ready = self.ready(request, found, begun, purpose).await;
+            let ready = ready.map_err(|failure| failure.in_file(&dockerfile))?;
+            Ok((ready, dockerfile))
+        };
+        let prepared = prepared.await;
+        // Where no step can be run, that comes before what else is wrong.
+        if let Some(isolation) = isolation {
+            match isolation.await {
+                Ok(answer) => answer?,
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+        }
+        prepared
+    }
+
+    /// Finds out whether steps can be run here; `None` if that is known. It takes longer than reading a Dockerfile, and
+    /// about as long as asking a registry what a name means: it is done beside them.
+    fn ask_isolation(
+        &self,
+        begun: &Begun,
+    ) -> Result<Option<JoinHandle<Result<(), Failure>>>, Failure> {
+        let rung = self.surroundings.rung;
+        let vertex = self.announce(&isolation::title(rung));
+        let question = Question::new(rung, begun.root.paths());
+        let is_settled = question.is_settled();
+        if !matches!(is_settled, Ok(false)) {
+            self.conclude(vertex, &is_settled);
+            return is_settled.map(|_| None);
+        }
+        let (engine, lease) = (self.clone(), Arc::clone(&begun.lease));
+        Ok(Some(tokio::task::spawn_blocking(move || {
+            let settled = question.settle(&lease);
+            engine.conclude(vertex, &settled);
+            settled
+        })))
+    }
+
     /// What every build needs, and not yet its context.
     fn begin(&self, request: &BuildRequest) -> Result<Begun, Failure> {
         let stop = StopOnInterrupt::new(&self.interrupt);
         let target = self.platform(request)?;
         let root = open_root(&request.state_root)?;
         let lease = Arc::new(Lease::acquire(root.paths()).map_err(failure::store)?);
-        let rung = self.surroundings.rung;
-        self.internal(&isolation::title(rung), || {
-            isolation::ensure(rung, root.paths(), &lease)
-        })?;
         Ok(Begun {
             target,
             root,
@@ -262,8 +302,15 @@ impl Engine {
         name: &str,
         work: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let vertex =
-            crate::progress::event::VertexRef(Digest::of(name.as_bytes()).to_string().into());
+        let vertex = self.announce(name);
+        let outcome = work();
+        self.conclude(vertex, &outcome);
+        outcome
+    }
+
+    /// Tells that some work begins, as a vertex of its own.
+    fn announce(&self, name: &str) -> VertexRef {
+        let vertex = VertexRef(Digest::of(name.as_bytes()).to_string().into());
         self.events.emit(Event::VertexAdded {
             vertex: vertex.clone(),
             name: name.to_owned(),
@@ -272,15 +319,18 @@ impl Engine {
         self.events.emit(Event::Started {
             vertex: vertex.clone(),
         });
-        let outcome = work();
-        self.events.emit(match &outcome {
+        vertex
+    }
+
+    /// Tells how it ended.
+    fn conclude<T>(&self, vertex: VertexRef, outcome: &Result<T, Failure>) {
+        self.events.emit(match outcome {
             Ok(_) => Event::Completed { vertex },
             Err(failure) => Event::Failed {
                 vertex,
                 message: failure.to_string(),
             },
         });
-        outcome
     }
 
     /// The room that a build has which begins now.
