@@ -208,7 +208,9 @@ pub(crate) fn discard(folder: &Path, trash: &Path) -> Result<(), IoError> {
     let identity = folder.path.file_name().unwrap_or_default().display();
     folder.start_anew(|directory| {
         let number = directory.file_name().unwrap_or_default().display();
+        // Where a disk is mounted on the mounts' directory, nothing can be moved.
         fs::rename(directory, trash.join(format!("{identity}-{number}")))
+            .or_else(|_| remove_tree(directory))
     })
 }
 
@@ -268,11 +270,14 @@ impl Folder {
             .max(self.current()? + 1);
         write_whole(&self.path.join("current"), next.to_string().as_bytes())?;
         for number in numbers {
-            if let Some(unused) = self.take(number, Sharing::Private, Wait::Never)? {
-                fs::remove_file(unused.path.with_extension("ready")).ok();
-                if let Err(error) = remove(&unused.path) {
-                    tracing::debug!(path = %unused.path.display(), %error, "a cache mount stays");
-                }
+            let path = self.path.join(number.to_string());
+            let lock_path = path.with_extension("lock");
+            let Some(_unused) = lock_file(&lock_path, LockMode::Exclusive, Wait::Never)? else {
+                continue;
+            };
+            fs::remove_file(path.with_extension("ready")).ok();
+            if let Err(error) = remove(&path) {
+                tracing::debug!(path = %path.display(), %error, "a cache mount stays");
             }
         }
         Ok(())
