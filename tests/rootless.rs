@@ -1,11 +1,12 @@
 //! Builds by an ordinary user with subordinate ids: the same bytes as root's, and the ways in and out of its user namespace.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -477,7 +478,23 @@ fn a_store_that_cannot_hold_changes_is_refused_with_the_remedy() {
     finish(&mut mount).success();
     let place = place.with_root(&merged.join("root"));
     let outcome = place.build(&[]);
+    // Nor is the rest of a context waited for.
+    let (context, mut producer) = std::io::pipe().unwrap();
+    producer.write_all(b"\x1f\x8b\x08\x00").unwrap();
+    producer.write_all(&[0; 1020]).unwrap();
+    let begun = Instant::now();
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    let ends = std::thread::spawn(move || {
+        is_over.recv_timeout(Duration::from_secs(10)).ok();
+        drop(producer);
+    });
+    let waiting = finish(place.build_command().arg("-").stdin(context));
+    let waited = begun.elapsed();
+    drop(over);
+    ends.join().unwrap();
     finish(Command::new("umount").arg(&merged)).success();
+    drop(waiting.failure(3).says("cannot hold a step's changes"));
+    assert!(waited < Duration::from_secs(9), "{waited:?}");
     outcome
         .failure(3)
         .says("whose file system cannot hold a step's changes")

@@ -160,6 +160,16 @@ impl Engine {
     ) -> Result<(Ready, Arc<SourceFile>), Failure> {
         let begun = self.begin(request)?;
         let isolation = self.ask_isolation(&begun)?;
+        let stop = begun.stop.flag.clone();
+        let isolation = async {
+            match isolation {
+                None => Ok(()),
+                Some(answer) => match answer.await {
+                    Ok(answer) => answer,
+                    Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+                },
+            }
+        };
         let prepared = async {
             let found = context::prepare(self, request, &begun).await?;
             let dockerfile = Arc::clone(&found.dockerfile);
@@ -167,15 +177,23 @@ impl Engine {
             let ready = ready.map_err(|failure| failure.in_file(&dockerfile))?;
             Ok((ready, dockerfile))
         };
-        let prepared = prepared.await;
-        // Where no step can be run, that comes before what else is wrong.
-        if let Some(isolation) = isolation {
-            match isolation.await {
-                Ok(answer) => answer?,
-                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-            }
+        tokio::pin!(isolation, prepared);
+        tokio::select! {
+            answer = &mut isolation => match answer {
+                Ok(()) => prepared.await,
+                // Nobody waits for a context, or for a registry, that will be of no use.
+                Err(failure) => {
+                    stop.set();
+                    Err(failure)
+                }
+            },
+            prepared = &mut prepared => match (prepared, isolation.await) {
+                (Ok(_), Err(failure)) => Err(failure),
+                // Where no step can be run, that comes before what else is wrong.
+                (Err(first), Err(failure)) if first.kind() != FailureKind::Interrupted => Err(failure),
+                (prepared, _) => prepared,
+            },
         }
-        prepared
     }
 
     /// Finds out whether steps can be run here; `None` if that is known. It takes longer than reading a Dockerfile, and
