@@ -128,8 +128,8 @@ pub struct ExecOp {
     pub ulimits: Vec<Ulimit>,
     /// `--cgroup-parent`
     pub cgroup_parent: Option<String>,
-    /// Proxy variables given as undeclared build args, by lower-case name; set in both cases at run time only, never in
-    /// a key or a digest.
+    /// Proxy variables given as build args, by lower-case name; set in both cases at run time only, where they win over
+    /// ENV and ARG; never in a key or a digest.
     pub proxy_env: BTreeMap<String, String>,
     /// `--device`, as written.
     pub devices: Vec<String>,

@@ -97,9 +97,18 @@ impl GitReference {
     /// It is to be fetched by its commit, and that is not known in full.
     pub(super) fn into_op(self) -> Result<GitOp, GitError> {
         let reference = if self.fetch_by_commit {
-            let mut given = [&self.checksum, &self.reference].into_iter().flatten();
-            let commit = given.find(|text| is_commit(text));
-            Some(commit.ok_or(GitError::NoCommit)?.clone())
+            let full = |text: &Option<String>| text.clone().filter(|text| is_commit(text));
+            match (full(&self.checksum), full(&self.reference)) {
+                (Some(first), Some(second)) if !first.eq_ignore_ascii_case(&second) => {
+                    return Err(GitError::Conflict {
+                        what: "checksum",
+                        first,
+                        second,
+                    });
+                }
+                (Some(commit), _) | (None, Some(commit)) => Some(commit),
+                (None, None) => return Err(GitError::NoCommit),
+            }
         } else {
             self.reference
         };
@@ -346,6 +355,7 @@ mod tests {
     #[test]
     fn fetching_by_commit_takes_the_commit_for_the_reference() {
         let commit = "0123456789abcdef0123456789abcdef01234567";
+        let other = commit.replace('0', "f");
         let needs = GitError::NoCommit.to_string();
         for (url, want) in [
             (
@@ -359,6 +369,10 @@ mod tests {
             (
                 format!("https://h/r.git?commit=0123&fetch-by-commit#{commit}:d"),
                 format!("https://h/r.git {commit} d 0123"),
+            ),
+            (
+                format!("https://h/r.git?checksum={commit}&fetch-by-commit#{other}"),
+                format!("error: checksum conflicts: \"{commit}\" vs \"{other}\""),
             ),
             (
                 "https://h/r.git?branch=b&checksum=0123456&fetch-by-commit".to_owned(),
