@@ -158,8 +158,13 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads the input to its end, so that a reader below that hashes or counts has seen everything.
-    pub fn finish(mut self) -> Result<(), LayerError> {
-        io::copy(&mut self.input, &mut io::sink()).map_err(LayerError::Read)?;
+    pub fn finish(self) -> Result<(), LayerError> {
+        self.finish_within(u64::MAX)
+    }
+
+    /// As [`Self::finish`], but reads at most so many bytes: where the input is not trusted.
+    pub fn finish_within(self, bytes: u64) -> Result<(), LayerError> {
+        io::copy(&mut self.input.take(bytes), &mut io::sink()).map_err(LayerError::Read)?;
         Ok(())
     }
 

@@ -7,10 +7,12 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
+use bzip2::bufread::BzDecoder;
 use cache::layer::compress::Codec;
 use cache::layer::compress::decompress::sniff;
 use cache::layer::error::{LayerError, TarProblem};
 use cache::layer::reader::TarReader;
+use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 
@@ -112,18 +114,90 @@ pub(super) fn open(mut file: File) -> Result<Members, ArchiveError> {
         .map_err(ArchiveError::Read)?;
     let input = BufReader::with_capacity(256 * 1024, file);
     let plain: Box<dyn Read> = match (sniff(&magic), magic.as_slice()) {
-        (Codec::Gzip(_), _) => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        (Codec::Gzip(_), _) => Box::new(Streams::<GzDecoder<_>>::begin(input)),
         (Codec::Zstd(_), _) => {
             let decoder = zstd::Decoder::with_buffer(input).map_err(ArchiveError::Read)?;
             Box::new(decoder)
         }
-        (Codec::None, [b'B', b'Z', b'h', ..]) => {
-            Box::new(bzip2::bufread::MultiBzDecoder::new(input))
-        }
+        (Codec::None, [b'B', b'Z', b'h', ..]) => Box::new(Streams::<BzDecoder<_>>::begin(input)),
         (Codec::None, [0xfd, b'7', b'z', b'X', b'Z', 0]) => Box::new(xz(input)?),
         (Codec::None, _) => Box::new(input),
     };
     Ok(TarReader::new(plain).with_sparse_files())
+}
+
+/// A decoder of one stream of a file.
+trait StreamDecoder: Read + Sized {
+    /// What a stream begins with.
+    const MAGIC: &'static [u8];
+
+    fn begin(input: BufReader<File>) -> Self;
+
+    /// The input behind the stream, which was read to its end.
+    fn end(self) -> BufReader<File>;
+}
+
+impl StreamDecoder for GzDecoder<BufReader<File>> {
+    const MAGIC: &'static [u8] = &[0x1f, 0x8b];
+
+    fn begin(input: BufReader<File>) -> Self {
+        Self::new(input)
+    }
+
+    fn end(self) -> BufReader<File> {
+        self.into_inner()
+    }
+}
+
+impl StreamDecoder for BzDecoder<BufReader<File>> {
+    const MAGIC: &'static [u8] = b"BZh";
+
+    fn begin(input: BufReader<File>) -> Self {
+        Self::new(input)
+    }
+
+    fn end(self) -> BufReader<File> {
+        self.into_inner()
+    }
+}
+
+/// A compressed file, one stream after the other as gzip(1) and bzip2(1) read them: what follows them and is none (zeros of
+/// a tape, a signature) is passed over.
+struct Streams<D>(Option<D>);
+
+impl<D: StreamDecoder> Streams<D> {
+    fn begin(input: BufReader<File>) -> Self {
+        Self(Some(D::begin(input)))
+    }
+
+    /// The decoder of the stream that comes next, if one does.
+    fn next(mut input: BufReader<File>) -> io::Result<Option<D>> {
+        let start = input.stream_position()?;
+        let mut magic = Vec::with_capacity(D::MAGIC.len());
+        let longest = u64::try_from(D::MAGIC.len()).unwrap_or(u64::MAX);
+        input.by_ref().take(longest).read_to_end(&mut magic)?;
+        if magic != D::MAGIC {
+            return Ok(None);
+        }
+        let end = input.stream_position()?;
+        input.seek_relative(start.cast_signed() - end.cast_signed())?;
+        Ok(Some(D::begin(input)))
+    }
+}
+
+impl<D: StreamDecoder> Read for Streams<D> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.0 {
+            let count = decoder.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            if let Some(ended) = self.0.take() {
+                self.0 = Self::next(ended.end())?;
+            }
+        }
+        Ok(0)
+    }
 }
 
 /// A decoder of xz, one stream after the other as `xz -d` reads them. It takes its dictionary's size from the data.

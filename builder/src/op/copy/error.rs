@@ -78,10 +78,10 @@ pub enum CopyError {
     /// `--chmod` is not what the frontend promised.
     #[error("invalid chmod parameter: '{0}'")]
     Chmod(String),
-    /// `--exclude` or a `--parents` source does not parse.
+    /// `--exclude` or a source with wildcards does not parse.
     #[error("invalid pattern `{pattern}`: {reason}")]
     Pattern {
-        /// As written.
+        /// The pattern; of a source, from its root.
         pattern: String,
         /// What is wrong.
         reason: frontend::ignore::PatternError,

@@ -39,6 +39,8 @@ pub struct Resolved {
     pub path: Vec<u8>,
     /// Whether it is there.
     pub is_there: bool,
+    /// Whether the first part that is missing is one of a link's text.
+    pub is_dangling: bool,
 }
 
 /// Why a path cannot be resolved.
@@ -103,7 +105,12 @@ pub fn resolve<E>(
     let mut current: Vec<u8> = Vec::new();
     let mut links = 0;
     let mut is_there = true;
+    let mut is_dangling = false;
+    // How many of those to do are of links' texts; they come first.
+    let mut of_links = 0_usize;
     while let Some(name) = todo.pop() {
+        let is_of_link = of_links > 0;
+        of_links = of_links.saturating_sub(1);
         if name == b".." {
             current = split(&current).map_or_else(Vec::new, |(parent, _)| parent.to_vec());
             continue;
@@ -126,10 +133,13 @@ pub fn resolve<E>(
                 if target.starts_with(b"/") {
                     current.clear();
                 }
+                let before = todo.len();
                 todo.extend(components(&target).rev().map(<[u8]>::to_vec));
+                of_links += todo.len() - before;
             }
             Some(Step::Directory | Step::Other) => current = next,
             None => {
+                is_dangling |= is_there && is_of_link;
                 is_there = false;
                 current = next;
             }
@@ -142,6 +152,7 @@ pub fn resolve<E>(
     Ok(Resolved {
         path: current,
         is_there,
+        is_dangling: is_dangling && !is_there,
     })
 }
 

@@ -17,7 +17,7 @@ use super::error::{CopyError, shown};
 use super::member::{self, checked};
 use super::owner::Ids;
 use super::plan::{Bytes, CopyPlan, Place, PlannedEntry, PlannedKind};
-use super::resolve::{Resolved, Step, clean, components, join, resolve, split};
+use super::resolve::{Step, clean, join, resolve, split};
 use super::selection::Pick;
 use super::source::{SourceKind, SourceTree, resolved};
 use super::target::Target;
@@ -36,6 +36,13 @@ pub(crate) fn refuse_deletions(plan: &CopyPlan) -> Result<(), CopyError> {
         None => Ok(()),
     }
 }
+
+/// What is wrong where links lead nowhere.
+const BROKEN_WAY: &str = "a link on the way to it leads nowhere";
+const BROKEN_TARGET: &str = "a link on the way to what it is another name of leads nowhere";
+
+/// How many bytes may fill the last block of an archive: of 10 KiB for most, of what `tar --blocking-factor` says.
+const LONGEST_FILLING: u64 = 1 << 20;
 
 /// An archive on its way into a destination.
 pub(super) struct Unpacking<'a> {
@@ -86,8 +93,10 @@ pub(super) fn plan_members(
         }
         number += 1;
     }
-    // What compressed it has its checksum at the end.
-    members.finish().map_err(|e| fail(e.into()))
+    // What compressed it has its checksum behind what fills the archive's last block.
+    members
+        .finish_within(LONGEST_FILLING)
+        .map_err(|e| fail(e.into()))
 }
 
 /// One member being planned.
@@ -107,8 +116,14 @@ impl MemberPlan<'_, '_, '_> {
         }
     }
 
-    /// Where a path inside the archive leads, relative to the destination; links followed but for the last name.
-    fn resolve_parent(&self, member: &Member, path: &[u8]) -> Result<Option<Vec<u8>>, CopyError> {
+    /// Where a path inside the archive leads, relative to the destination; links followed but for the last name. `broken`
+    /// is the problem with a member where one of these links leads nowhere.
+    fn resolve_parent(
+        &self,
+        member: &Member,
+        path: &[u8],
+        broken: &'static str,
+    ) -> Result<Option<Vec<u8>>, CopyError> {
         // A member that leaves its name out means the destination.
         if !path.is_empty() {
             member::check_path(path).map_err(|problem| {
@@ -120,42 +135,24 @@ impl MemberPlan<'_, '_, '_> {
         let Some((parent, name)) = split(&path) else {
             return Ok(None);
         };
-        let found = self.resolve(parent)?;
-        if !found.is_there && self.has_broken_link(parent)? {
-            let path = shown(&member.path);
-            let problem = "a link on the way to it leads nowhere";
-            return Err(self.fail(ArchiveError::Member { path, problem }));
-        }
-        Ok(Some(join(&found.path, name)))
-    }
-
-    fn resolve(&self, path: &[u8]) -> Result<Resolved, CopyError> {
         let step = |path: &[u8]| {
             let found = self.target.lookup(&join(&self.unpacking.at, path))?;
             Ok(found.map(|entry| entry.kind))
         };
-        resolved(path, resolve(path, step))
-    }
-
-    /// Whether a path that leads to nothing does so because of a link, not because it ends too early.
-    fn has_broken_link(&self, path: &[u8]) -> Result<bool, CopyError> {
-        let mut above = Vec::new();
-        for name in components(path) {
-            let next = join(&above, name);
-            let found = self.resolve(&next)?;
-            if !found.is_there {
-                let found = self.target.lookup(&join(&self.unpacking.at, &next))?;
-                return Ok(found.is_some());
-            }
-            above = found.path;
+        let found = resolved(parent, resolve(parent, step))?;
+        if found.is_dangling {
+            return Err(self.fail(ArchiveError::Member {
+                path: shown(&member.path),
+                problem: broken,
+            }));
         }
-        Ok(false)
+        Ok(Some(join(&found.path, name)))
     }
 
     /// The member's place relative to the destination, with parents made. `None` for the destination itself, which an
     /// archive does not change.
     fn place(&mut self, member: &Member) -> Result<Option<Vec<u8>>, CopyError> {
-        let relative = self.resolve_parent(member, &member.path)?;
+        let relative = self.resolve_parent(member, &member.path, BROKEN_WAY)?;
         let Some(relative) = relative else {
             return Ok(None);
         };
@@ -222,7 +219,9 @@ impl MemberPlan<'_, '_, '_> {
         target: &[u8],
         relative: &[u8],
     ) -> Result<PlannedKind, CopyError> {
-        let found = self.resolve_parent(member, target)?.unwrap_or_default();
+        let found = self
+            .resolve_parent(member, target, BROKEN_TARGET)?
+            .unwrap_or_default();
         let path = join(&self.unpacking.at, &found);
         let names = || (shown(&found), shown(relative));
         let Some(mut entry) = self.target.planned(&path) else {

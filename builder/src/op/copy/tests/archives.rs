@@ -329,11 +329,15 @@ fn what_is_no_archive_is_copied() {
 #[test]
 fn broken_archives() {
     let whole = tar(&["f x 1", "f y 2"]);
-    let cases: [(&[u8], &str); 6] = [
+    let cases: [(&[u8], &str); 7] = [
         (&whole[..1030], "unexpected EOF"),
         (
             &tar(&["f link/y 1"]),
             "member /link/y: a link on the way to it leads nowhere",
+        ),
+        (
+            &tar(&["h a link/y"]),
+            "member /a: a link on the way to what it is another name of leads nowhere",
         ),
         (
             &tar(&["l b missing/a", "f b/c/y 1"]),
@@ -364,6 +368,45 @@ fn broken_archives() {
         world.error(&add(&["t"], "/dst")),
         "mkdir /dst: not a directory"
     );
+}
+
+#[test]
+fn streams_follow_each_other_and_the_rest_is_passed_over() {
+    let whole = tar(&["f x 1", "f y 2"]);
+    let gzip = |part: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(part).unwrap();
+        encoder.finish().unwrap()
+    };
+    let bzip2 = |part: &[u8]| {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(part).unwrap();
+        encoder.finish().unwrap()
+    };
+    type Compress = fn(&[u8]) -> Vec<u8>;
+    for compress in [gzip as Compress, bzip2 as Compress] {
+        let (first, second) = whole.split_at(700);
+        let streams = [compress(first), compress(second)].concat();
+        for rest in [&b""[..], &[0; 600], b"signature", &streams[..1]] {
+            let world = with_archive(&[], &[&streams, rest].concat());
+            let listed = world.list(&add(&["t"], "/dst/"));
+            assert!(
+                listed.iter().any(|line| line.contains("dst/y")),
+                "{listed:?}"
+            );
+        }
+        let world = with_archive(&[], &streams[..streams.len() - 3]);
+        assert!(world.plan(&add(&["t"], "/dst/")).is_err());
+    }
+    // What fills the last block is read as far as that may take, and no further.
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.write_all(&whole).unwrap();
+    encoder.write_all(&vec![0; 8 << 20]).unwrap();
+    let mut long = encoder.finish().unwrap();
+    let last = long.len() - 2;
+    long.truncate(last);
+    let world = with_archive(&[], &long);
+    assert!(world.plan(&add(&["t"], "/dst/")).is_ok());
 }
 
 #[test]
