@@ -18,7 +18,8 @@ use frontend::graph::{GitOp, HttpOp};
 use frontend::source::SourceFile;
 
 use super::input::{self, RequestSecrets};
-use super::{Begun, Engine, failure};
+use super::ready::Begun;
+use super::{Engine, failure};
 use crate::cancel::CancelFlag;
 use crate::cli::request::{BuildRequest, ContextSpec, DockerfileSpec};
 use crate::cli::stream::ClientStream;

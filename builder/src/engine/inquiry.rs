@@ -7,7 +7,8 @@ use frontend::lint::{self, Coverage, Report};
 use frontend::source::{Diagnostic, SourceFile};
 
 use super::checks::{Audience, Checked};
-use super::{Engine, Purpose, failure, input, open_root};
+use super::ready::Purpose;
+use super::{Engine, failure, input, open_root};
 use crate::cli::answer::{Answer, CheckAnswer};
 use crate::cli::request::{BuildRequest, Inquiry};
 use crate::op::image::{Resolver, ResolverParts};
