@@ -51,6 +51,7 @@ mod ssh;
 mod stability;
 mod store;
 mod strict;
+mod threads;
 mod unchanged;
 
 /// A file that nobody lists here would be a test that never runs.

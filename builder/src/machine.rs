@@ -1,6 +1,7 @@
 //! The engine on this machine, as the command line drives it.
 
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -144,22 +145,22 @@ fn run<R, T>(
     work: impl AsyncFnOnce(&Engine, &R) -> Result<T, Failure>,
     request: &R,
 ) -> Result<T, Failure> {
+    // Never dropped: that detaches its threads as they end, or waits for what is under way, of which nothing is wanted any more.
+    // They end with the process. (To detach a thread that ends can end the process: glibc bug 19951.)
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WAITING_THREADS)
         .thread_keep_alive(THREADS_LAST)
         .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
+        .map(ManuallyDrop::new)
         .map_err(|error| environment(format!("cannot start threads: {error}")))?;
     // Where no more are to be had later, transfers have this one to take turns on.
     drop(runtime.spawn_blocking(|| ()));
-    let outcome = runtime.block_on(async {
+    runtime.block_on(async {
         watch_signals(&engine.interrupt)?;
         work(engine, request).await
-    });
-    // Nothing is under way any more; threads that idle are not waited for.
-    runtime.shutdown_background();
-    outcome
+    })
 }
 
 /// Starts a process of its own that waits for the disk, if this build made something: the user does not.

@@ -8,6 +8,7 @@
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 
 use frontend::reference::Reference;
@@ -223,18 +224,21 @@ impl DaemonLoad {
             let answer = scope.spawn(|| self.read_answer(reader));
             let sent = self.write_request(writer, layout, layers);
             // Of our own failures the cause is here; of the connection's, the daemon may know better.
-            if let Err(error) = &sent
-                && !is_broken_connection(error)
-            {
+            let is_ours = sent
+                .as_ref()
+                .is_err_and(|error| !is_broken_connection(error));
+            if is_ours {
                 // Ends the other thread too; that the connection may be gone already changes nothing.
                 close().unwrap_or_default();
+            }
+            let answer = answer.join().unwrap_or_else(|panic| resume_unwind(panic));
+            if is_ours {
                 return sent;
             }
-            match answer.join() {
-                Ok(Ok(())) => sent,
-                Ok(Err(refused @ DaemonError::Refused { .. })) => Err(refused.into()),
-                Ok(Err(unreadable)) => sent.and(Err(unreadable.into())),
-                Err(panic) => std::panic::resume_unwind(panic),
+            match answer {
+                Ok(()) => sent,
+                Err(refused @ DaemonError::Refused { .. }) => Err(refused.into()),
+                Err(unreadable) => sent.and(Err(unreadable.into())),
             }
         })
     }

@@ -10,6 +10,7 @@
 //! then, claims, all other work, and transfers (the runtime's) have pools of their own, each with a thread that it keeps.
 
 use std::io;
+use std::mem::ManuallyDrop;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -41,11 +42,12 @@ pub struct Threads {
     working: Pool,
 }
 
-/// Threads that are given up when it is dropped.
+/// Threads that end with the process, which does one build.
 #[derive(Debug)]
 struct Pool {
-    /// Only its threads are used.
-    runtime: Option<Runtime>,
+    /// Only its threads are used. Never dropped: that detaches them as they end, or waits for what is under way. To detach a
+    /// thread that ends can end the process (glibc bug 19951).
+    runtime: ManuallyDrop<Runtime>,
 }
 
 /// What a thread is wanted for.
@@ -94,11 +96,8 @@ impl Threads {
             Kind::Claim => &self.waiting,
             Kind::Key | Kind::Command | Kind::Files => &self.working,
         };
-        let Some(pool) = &pool.runtime else {
-            return Err(StepError::Canceled);
-        };
         let transfers = Handle::current();
-        let working = pool.spawn_blocking(move || {
+        let working = pool.runtime.spawn_blocking(move || {
             let _inside = transfers.enter();
             work()
         });
@@ -140,16 +139,7 @@ impl Pool {
         // The one that it keeps.
         drop(runtime.spawn_blocking(|| ()));
         Ok(Self {
-            runtime: Some(runtime),
+            runtime: ManuallyDrop::new(runtime),
         })
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // Nothing is under way any more; threads that idle are not waited for.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }

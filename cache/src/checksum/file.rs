@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
@@ -163,18 +164,15 @@ pub fn in_parallel<T: Send, E: Send>(
             }
         }
     };
-    // A thread that panics passes it on when the scope ends.
     std::thread::scope(|scope| {
-        for _ in 1..threads {
-            // Without it the others do its part.
-            if std::thread::Builder::new()
-                .spawn_scoped(scope, run)
-                .is_err()
-            {
-                break;
-            }
-        }
+        // Where one is not to be had the others do its part.
+        let begin = |_| std::thread::Builder::new().spawn_scoped(scope, run).ok();
+        let others: Vec<_> = (1..threads).map_while(begin).collect();
         run();
+        for thread in others {
+            // Not dropped: a thread that ends while it is detached ends the process (glibc bug 19951).
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
     });
     let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     failed.map_or(Ok(()), |(_, error)| Err(error))

@@ -25,10 +25,15 @@ pub(super) struct Hashed<W> {
 #[derive(Debug)]
 enum Hashing {
     Here(Sha256),
-    There {
-        chunks: SyncSender<Vec<u8>>,
-        thread: JoinHandle<Sha256>,
-    },
+    There(HashingThread),
+}
+
+/// A thread that goes on with a hash.
+#[derive(Debug)]
+struct HashingThread {
+    /// What it waits for: without it, it ends.
+    chunks: Option<SyncSender<Vec<u8>>>,
+    thread: Option<JoinHandle<Sha256>>,
 }
 
 impl<W: Write> Hashed<W> {
@@ -44,7 +49,7 @@ impl<W: Write> Hashed<W> {
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.hashing {
             Hashing::Here(hasher) => hasher.update(bytes),
-            Hashing::There { chunks, .. } => send(chunks, bytes.to_vec())?,
+            Hashing::There(thread) => thread.send(bytes.to_vec())?,
         }
         self.size += bytes.len() as u64;
         self.out.write_all(bytes)
@@ -56,15 +61,15 @@ impl<W: Write> Hashed<W> {
         self.size += bytes.len() as u64;
         match &mut self.hashing {
             Hashing::Here(hasher) if self.size < WORTH_A_THREAD => hasher.update(bytes),
-            Hashing::Here(hasher) => match start(hasher.clone()) {
-                Ok((chunks, thread)) => {
-                    send(&chunks, bytes)?;
-                    self.hashing = Hashing::There { chunks, thread };
+            Hashing::Here(hasher) => match HashingThread::start(hasher.clone()) {
+                Ok(thread) => {
+                    thread.send(bytes)?;
+                    self.hashing = Hashing::There(thread);
                 }
                 // No thread is to be had, perhaps with the next chunk.
                 Err(_) => hasher.update(bytes),
             },
-            Hashing::There { chunks, .. } => send(chunks, bytes)?,
+            Hashing::There(thread) => thread.send(bytes)?,
         }
         Ok(())
     }
@@ -74,29 +79,46 @@ impl<W: Write> Hashed<W> {
         self.out.flush()?;
         let hasher = match self.hashing {
             Hashing::Here(hasher) => hasher,
-            Hashing::There { chunks, thread } => {
-                drop(chunks);
-                thread.join().map_err(|_panic| broken())?
-            }
+            Hashing::There(mut thread) => thread.end()?,
         };
         let digest = Digest::from_hash(hasher.finalize().into());
         Ok((digest, self.size, self.out))
     }
 }
 
-/// Starts the thread, which goes on with a hash until there are no more chunks.
-fn start(mut hasher: Sha256) -> io::Result<(SyncSender<Vec<u8>>, JoinHandle<Sha256>)> {
-    let (chunks, waiting) = sync_channel::<Vec<u8>>(WAITING);
-    let hash = move || {
-        waiting.into_iter().for_each(|chunk| hasher.update(chunk));
-        hasher
-    };
-    let thread = thread::Builder::new().name("hash".into()).spawn(hash)?;
-    Ok((chunks, thread))
+impl HashingThread {
+    fn start(mut hasher: Sha256) -> io::Result<Self> {
+        let (chunks, waiting) = sync_channel::<Vec<u8>>(WAITING);
+        let hash = move || {
+            waiting.into_iter().for_each(|chunk| hasher.update(chunk));
+            hasher
+        };
+        let thread = thread::Builder::new().name("hash".into()).spawn(hash)?;
+        Ok(Self {
+            chunks: Some(chunks),
+            thread: Some(thread),
+        })
+    }
+
+    fn send(&self, bytes: Vec<u8>) -> io::Result<()> {
+        let chunks = self.chunks.as_ref().ok_or_else(broken)?;
+        chunks.send(bytes).map_err(|_thread_panicked| broken())
+    }
+
+    /// Waits until all chunks are hashed.
+    fn end(&mut self) -> io::Result<Sha256> {
+        self.chunks = None;
+        let thread = self.thread.take().ok_or_else(broken)?;
+        thread.join().map_err(|_panic| broken())
+    }
 }
 
-fn send(chunks: &SyncSender<Vec<u8>>, bytes: Vec<u8>) -> io::Result<()> {
-    chunks.send(bytes).map_err(|_thread_panicked| broken())
+impl Drop for HashingThread {
+    fn drop(&mut self) {
+        // Of a blob that was given up: nobody wants the hash. Not dropped: a thread that ends while it is detached ends the
+        // process (glibc bug 19951).
+        self.end().ok();
+    }
 }
 
 fn broken() -> io::Error {
