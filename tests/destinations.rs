@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Place, finish};
+use crate::support::{Place, finish, unmount};
 
 const SMALL: &str = "FROM busybox\nRUN echo 1 > /one\n";
 
@@ -23,7 +23,7 @@ impl<'a> Immutable<'a> {
 
 impl Drop for Immutable<'_> {
     fn drop(&mut self) {
-        drop(Command::new("umount").arg(self.0).status());
+        unmount(self.0);
     }
 }
 

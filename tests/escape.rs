@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::support::{PROGRAM, Place, finish, program, testdata};
+use crate::support::{PROGRAM, Place, copy_program, finish, program, testdata};
 
 /// What the host has and no step may see.
 const MARKER: &str = "host-marker";
@@ -234,7 +234,7 @@ fn the_builders_own_program_cannot_be_changed() {
     );
     place.file("evil", "#!/proc/self/exe\nfirst\n");
     let copy = place.path("builder");
-    fs::copy(PROGRAM, &copy).unwrap();
+    copy_program(Path::new(PROGRAM), &copy);
     let before = fs::read(&copy).unwrap();
     let build = place.build_command();
     let mut command = Command::new(&copy);

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use crate::support::image::Image;
 use crate::support::process::measured;
 use crate::support::web::{Page, Web};
-use crate::support::{Outcome, Place, finish, layout, store};
+use crate::support::{Outcome, Place, finish, layout, store, unmount};
 
 /// A member: its kind, its name, its content or link, PAX records, and what else is done to its header.
 struct Member<'a> {
@@ -441,8 +441,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg(&self.0).status();
-        assert!(unmounted.unwrap().success());
+        unmount(&self.0);
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::support::process::{Running, assert_nothing_mounted, assert_nothing_runs};
 use crate::support::user::User;
-use crate::support::{Place, finish, layout, wait_until};
+use crate::support::{Place, finish, layout, unmount, wait_until};
 
 /// Projects whose layers show owners, modes, links, deletions and attributes. Each base is the small one.
 const PROJECTS: [(&str, &str); 13] = [
@@ -492,7 +492,7 @@ fn a_store_that_cannot_hold_changes_is_refused_with_the_remedy() {
     let waited = begun.elapsed();
     drop(over);
     ends.join().unwrap();
-    finish(Command::new("umount").arg(&merged)).success();
+    unmount(&merged);
     drop(waiting.failure(3).says("cannot hold a step's changes"));
     assert!(waited < Duration::from_secs(9), "{waited:?}");
     outcome

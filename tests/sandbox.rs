@@ -21,6 +21,8 @@ use builder::sandbox::{
     Cancel, Exit, ExitStatus, HostOptions, Rung, SandboxError, SandboxHost, SandboxSpec, Stream,
 };
 
+use crate::support::copy_program;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_builder");
 const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: &[&str] = &[
@@ -45,7 +47,7 @@ fn base() -> &'static Path {
             fs::create_dir(root.join(dir)).unwrap();
         }
         fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+        copy_program(Path::new(BUSYBOX), &root.join("bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }
@@ -448,7 +450,7 @@ fn programs_that_cannot_be_started() {
 #[test]
 fn a_bare_root_keeps_its_system_directories_only() {
     let mut bench = Bench::with_lowers(Vec::new());
-    fs::copy(BUSYBOX, bench.upper().join("sh")).unwrap();
+    copy_program(Path::new(BUSYBOX), &bench.upper().join("sh"));
     bench.mount("/run/secrets/x", secret(b"s", 0o400));
     assert_eq!(
         bench.args(&["/sh", "-c", "exit 0"]).exit.status,
@@ -790,7 +792,7 @@ fn locks_end_with_the_step_and_never_reach_it() {
 fn the_program_itself_cannot_be_written_through_proc() {
     let temp = tempfile::tempdir().unwrap();
     let program = temp.path().join("builder");
-    fs::copy(PROGRAM, &program).unwrap();
+    copy_program(Path::new(PROGRAM), &program);
     let host = SandboxHost::start(&HostOptions {
         program: program.clone(),
         rung: Rung::Root,

@@ -418,6 +418,25 @@ pub(crate) fn finish(command: &mut Command) -> Outcome {
     }
 }
 
+/// Copies a program, by another process: had this one the copy open for writing while another test starts a process, that one
+/// had it open as well for a moment, and the copy could not be run (`ETXTBSY`).
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let mut install = Command::new("install");
+    finish(install.args(["-m", "0755"]).arg(from).arg(to)).success();
+}
+
+/// Unmounts what the process that a build leaves to wait for the disk may still have open.
+pub(crate) fn unmount(path: &Path) {
+    let unmounts = || finish(Command::new("umount").arg(path)).code == Some(0);
+    let unmounted = wait_until(Duration::from_secs(10), unmounts);
+    // A test that has failed already has said why.
+    assert!(
+        unmounted || std::thread::panicking(),
+        "{} stays in use",
+        path.display()
+    );
+}
+
 /// Waits until something holds, not longer than `limit`; tells whether it does.
 pub(crate) fn wait_until(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();

@@ -1,13 +1,13 @@
 //! The unprivileged user of the tests, made when first needed.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::{finish, program};
+use super::{copy_program, finish, program};
 
 /// Its name; useradd gives it ranges in /etc/subuid and /etc/subgid.
 const NAME: &str = "build-test";
@@ -52,8 +52,7 @@ impl User {
 
     /// A copy of a file that it can read and run.
     pub(crate) fn gets(self, from: &Path, to: &Path) {
-        fs::copy(from, to).unwrap();
-        fs::set_permissions(to, PermissionsExt::from_mode(0o755)).unwrap();
+        copy_program(from, to);
         self.owns(to);
     }
 }
