@@ -271,6 +271,28 @@ fn an_interrupt_while_a_base_is_looked_up_leaves_nothing() {
 }
 
 #[test]
+fn an_interrupt_while_commands_are_on_trial_leaves_nothing() {
+    for _ in 0..10 {
+        let place = Place::with_dockerfile("FROM waiting\n");
+        let layout = waiting(&place);
+        let place = place.with_base("waiting", &layout);
+        let build = Running::start(place.build_command().arg(place.context()));
+        let leases = place.root().join("leases");
+        let is_begun = || fs::read_dir(&leases).is_ok_and(|mut leases| leases.next().is_some());
+        let begun = Instant::now();
+        // Not slept: the trial takes some milliseconds.
+        while !is_begun() {
+            assert!(begun.elapsed() < PATIENCE, "it does not begin");
+            std::thread::yield_now();
+        }
+        build.signal(Signal::INT);
+        assert_eq!(build.end(PATIENCE).code, Some(130));
+        store::assert_tidy(&place.root());
+        assert_eq!(fs::read_dir(&leases).unwrap().count(), 0);
+    }
+}
+
+#[test]
 fn a_damaged_local_base_is_told_and_not_looked_for_elsewhere() {
     let registry = Registry::start();
     registry.fill(&base::busybox(), "base");

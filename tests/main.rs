@@ -32,6 +32,7 @@ mod explain;
 mod figures;
 mod hostile;
 mod interop;
+mod isolation;
 mod killing;
 mod likeness;
 mod limits;

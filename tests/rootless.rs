@@ -1,18 +1,17 @@
 //! Builds by an ordinary user with subordinate ids: the same bytes as root's, and the ways in and out of its user namespace.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::process::{Running, assert_nothing_mounted, assert_nothing_runs};
 use crate::support::user::User;
-use crate::support::{Place, finish, layout, unmount, wait_until};
+use crate::support::{Place, finish, layout, wait_until};
 
 /// Projects whose layers show owners, modes, links, deletions and attributes. Each base is the small one.
 const PROJECTS: [(&str, &str); 13] = [
@@ -457,48 +456,6 @@ impl Drop for Namespace {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
-}
-
-#[test]
-fn a_store_that_cannot_hold_changes_is_refused_with_the_remedy() {
-    let place = place("RUN true");
-    let dir = place.path("layers");
-    for name in ["lower", "upper", "work", "merged"] {
-        fs::create_dir_all(dir.join(name)).unwrap();
-    }
-    let merged = dir.join("merged");
-    let options = format!(
-        "lowerdir={0}/lower,upperdir={0}/upper,workdir={0}/work",
-        dir.display()
-    );
-    let mut mount = Command::new("mount");
-    mount
-        .args(["-t", "overlay", "-o", &options, "overlay"])
-        .arg(&merged);
-    finish(&mut mount).success();
-    let place = place.with_root(&merged.join("root"));
-    let outcome = place.build(&[]);
-    // Nor is the rest of a context waited for.
-    let (context, mut producer) = std::io::pipe().unwrap();
-    producer.write_all(b"\x1f\x8b\x08\x00").unwrap();
-    producer.write_all(&[0; 1020]).unwrap();
-    let begun = Instant::now();
-    let (over, is_over) = std::sync::mpsc::channel::<()>();
-    let ends = std::thread::spawn(move || {
-        is_over.recv_timeout(Duration::from_secs(10)).ok();
-        drop(producer);
-    });
-    let waiting = finish(place.build_command().arg("-").stdin(context));
-    let waited = begun.elapsed();
-    drop(over);
-    ends.join().unwrap();
-    unmount(&merged);
-    drop(waiting.failure(3).says("cannot hold a step's changes"));
-    assert!(waited < Duration::from_secs(9), "{waited:?}");
-    outcome
-        .failure(3)
-        .says("whose file system cannot hold a step's changes")
-        .says("mount a volume there or set BUILD_ROOT");
 }
 
 #[test]

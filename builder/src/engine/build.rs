@@ -12,6 +12,7 @@ use frontend::lower::Lowered;
 
 use super::blobs::{Blobs, BlobsParts, Wanted};
 use super::early::{self, EarlyPush};
+use super::isolation::Verdict;
 use super::push::Pushing;
 use super::{Engine, epoch_of, failure, outputs, upkeep};
 use crate::cancel::CancelFlag;
@@ -35,23 +36,33 @@ pub(super) struct Build<'a> {
     pub(super) steps: &'a Arc<Steps>,
     pub(super) lowered: &'a Lowered,
     pub(super) client: &'a Client,
-    /// Ends transfers and compression.
+    /// Ends steps, transfers and compression.
     pub(super) stop: &'a CancelFlag,
 }
 
 impl Build<'_> {
-    pub(super) async fn finish(&self, specs: &[OutputSpec]) -> Result<Outcome, Failure> {
+    /// Does it; `isolation` tells whether commands can be run.
+    pub(super) async fn finish(
+        &self,
+        specs: &[OutputSpec],
+        mut isolation: Verdict,
+    ) -> Result<Outcome, Failure> {
         let compressed = self.blobs();
         if let Some(wanted) = self.wanted(specs, &compressed) {
             self.steps.pack_early(Arc::new(wanted));
         }
         let blobs: Arc<dyn LayerSource> = compressed;
-        let pushers = self.pushers(specs, &blobs)?;
+        let pushers = match self.pushers(specs, &blobs) {
+            Ok(pushers) => pushers,
+            Err(first) => return Err(isolation.or(first).await),
+        };
         let early = self.early_push(specs, &pushers);
         if let Some(watcher) = early.watcher() {
             self.steps.watch(watcher);
         }
-        let finished = self.solve_and_export(specs, &blobs, &pushers, &early).await;
+        let finished = self
+            .solve_and_export(specs, isolation, &blobs, &pushers, &early)
+            .await;
         if finished.is_err() {
             self.stop.set();
         }
@@ -65,13 +76,19 @@ impl Build<'_> {
     async fn solve_and_export(
         &self,
         specs: &[OutputSpec],
+        mut isolation: Verdict,
         blobs: &Arc<dyn LayerSource>,
         pushers: &BTreeMap<usize, Arc<Pusher>>,
         early: &EarlyPush,
     ) -> Result<Outcome, Failure> {
         let solved = match self.lowered.output {
-            Some(goal) => self.solve(goal).await,
-            None => Ok(()),
+            Some(goal) => {
+                let solved = self.solve(goal);
+                isolation
+                    .beside(solved, || early.release(), self.stop)
+                    .await
+            }
+            None => isolation.get().await,
         };
         // What was learnt and made stays, also when the build failed.
         let kept = self.keep_what_was_learnt();
@@ -165,7 +182,7 @@ impl Build<'_> {
     }
 
     async fn solve(&self, goal: frontend::graph::VertexId) -> Result<(), Failure> {
-        let interrupt = self.engine.interrupt.clone();
+        let interrupt = self.stop.clone();
         let probed = tokio::task::block_in_place(|| self.steps.probe(goal, &interrupt));
         let solved = match probed {
             Ok(Some(unneeded)) => Ok(unneeded),

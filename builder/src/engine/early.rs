@@ -2,8 +2,8 @@
 //!
 //! Followed are the vertices whose layers the result has: its own chain, not the stages it copies from. Nothing is sent
 //! before one of them runs; until then everything may be in the registry already, and a look at the tag tells
-//! ([`Pusher::finish`]). From then on each layer is compressed and sent as soon as it is known, on a few threads that
-//! yield to the steps.
+//! ([`Pusher::finish`]). From then on, and once it is known that commands can be run, each layer is compressed and sent as
+//! soon as it is known, on a few threads that yield to the steps.
 //!
 //! What goes wrong here is not told: [`Pusher::finish`] tries again when all else is done, and tells then.
 
@@ -43,6 +43,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     phase: Phase,
+    /// Whether layers may be sent.
+    is_released: bool,
     known: BTreeSet<DiffId>,
     waiting: VecDeque<DiffId>,
     workers: Vec<JoinHandle<()>>,
@@ -62,7 +64,7 @@ enum Phase {
 }
 
 impl EarlyPush {
-    /// For pushes of what `goal` gives, by number of their outputs. Sends nothing yet.
+    /// For pushes of what `goal` gives, by number of their outputs. Sends nothing before [`Self::release`].
     pub(super) fn new(
         pushers: BTreeMap<usize, Arc<Pusher>>,
         graph: &Graph,
@@ -96,6 +98,12 @@ impl EarlyPush {
                 StepNews::Done(done) => shared.add(&done.layers),
             }
         }))
+    }
+
+    /// Lets layers be sent; until then they are only gathered.
+    pub(super) fn release(&self) {
+        self.shared.state().is_released = true;
+        self.shared.wake.notify_all();
     }
 
     /// Begins nothing further; what is under way goes on, and `Pusher::finish` waits for it.
@@ -206,7 +214,9 @@ impl Shared {
             if state.phase != Phase::Sending {
                 return None;
             }
-            if let Some(layer) = state.waiting.pop_front() {
+            if state.is_released
+                && let Some(layer) = state.waiting.pop_front()
+            {
                 return Some(layer);
             }
             state = self

@@ -1,5 +1,8 @@
 //! Whether steps can be run here: found out by running one, and remembered.
 //!
+//! That takes as long as a few requests to a registry. Everything else is done beside it, but for commands, which wait while
+//! one is on trial, and for what leaves the store: where no step can be run, no image comes of a build that needed none.
+//!
 //! Only success is remembered, in a file of the store: whoever mends the machine wants the next build to notice. The
 //! file names what the answer depends on; if any of that has changed, a step is tried again.
 
@@ -9,11 +12,13 @@ use std::os::unix::fs::MetadataExt as _;
 use cache::digest::hex;
 use cache::lease::Lease;
 use cache::root::StatePaths;
+use tokio::task::JoinHandle;
 
 use super::failure;
+use crate::cancel::CancelFlag;
+use crate::op::runner::Runner;
 use crate::outcome::{Failure, FailureKind};
-use crate::sandbox::rung::{self, Rung, RungError};
-use crate::sandbox::{HostOptions, SandboxHost};
+use crate::sandbox::rung::{Rung, RungError};
 
 /// What of this process's status decides what the kernel lets it do.
 const STATUS: [&str; 5] = ["CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Groups"];
@@ -29,7 +34,6 @@ pub(super) fn title(rung: Rung) -> String {
 
 /// Whether a step has worked on this machine, kernel and store since it started.
 pub(super) struct Question {
-    rung: Rung,
     paths: StatePaths,
     circumstances: String,
 }
@@ -38,7 +42,6 @@ impl Question {
     /// Asks nothing yet.
     pub(super) fn new(rung: Rung, paths: &StatePaths) -> Self {
         Self {
-            rung,
             paths: paths.clone(),
             circumstances: circumstances(rung, paths),
         }
@@ -59,14 +62,12 @@ impl Question {
     /// # Errors
     ///
     /// Steps cannot be run; the text says what to do.
-    pub(super) fn settle(&self, lease: &Lease) -> Result<(), Failure> {
+    pub(super) fn settle(&self, lease: &Lease, sandbox: &Runner) -> Result<(), Failure> {
         let told = |error: &dyn std::error::Error| {
             Failure::new(FailureKind::Environment, crate::text::chain(error))
         };
         let work = lease.work().map_err(failure::store)?;
-        let host =
-            SandboxHost::start(&HostOptions::new(self.rung)).map_err(|error| told(&error))?;
-        rung::probe(&host, &work).map_err(|error| match error {
+        sandbox.probe(&work).map_err(|error| match error {
             RungError::Probe { .. } => {
                 told(&error).hint("`builder doctor` says what this machine lacks")
             }
@@ -75,6 +76,97 @@ impl Question {
         self.paths
             .write_isolation(self.circumstances.as_bytes())
             .map_err(failure::store)
+    }
+}
+
+/// The answer to a [`Question`], which somebody may still be looking for.
+pub(super) struct Verdict {
+    task: Option<JoinHandle<Result<(), Failure>>>,
+    /// The user gives up.
+    interrupt: CancelFlag,
+}
+
+impl Verdict {
+    /// Steps can be run.
+    pub(super) fn known() -> Self {
+        Self {
+            task: None,
+            interrupt: CancelFlag::default(),
+        }
+    }
+
+    /// What a task gives.
+    pub(super) fn of(task: JoinHandle<Result<(), Failure>>, interrupt: &CancelFlag) -> Self {
+        Self {
+            task: Some(task),
+            interrupt: interrupt.clone(),
+        }
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    ///
+    /// Steps cannot be run; the text says what to do. It is said once.
+    pub(super) async fn get(&mut self) -> Result<(), Failure> {
+        let Some(task) = &mut self.task else {
+            return Ok(());
+        };
+        let answer = task.await;
+        self.task = None;
+        answer.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()))
+    }
+
+    /// Waits for it; what a build is told that has failed.
+    pub(super) async fn or(&mut self, first: Failure) -> Failure {
+        match self.get().await {
+            Ok(()) => first,
+            Err(failure) => self.before(failure, first),
+        }
+    }
+
+    /// Which of two failures is told: that no step can be run comes before what else is wrong, and before what has only
+    /// ended because of it. That the user has given up comes before both: the step on trial may have got the same signal.
+    pub(super) fn before(&self, failure: Failure, first: Failure) -> Failure {
+        match self.interrupt.is_set() {
+            true => first,
+            false => failure,
+        }
+    }
+
+    /// Does work and waits for the answer; if steps can be run, and the work goes on when that is known, `is_good` is called.
+    /// If not, `stop` is set, and the end of the work waited for.
+    ///
+    /// # Errors
+    ///
+    /// That of the answer; that of the work.
+    pub(super) async fn beside<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, Failure>>,
+        is_good: impl FnOnce(),
+        stop: &CancelFlag,
+    ) -> Result<T, Failure> {
+        tokio::pin!(work);
+        let done = tokio::select! {
+            biased;
+            answer = self.get() => {
+                match &answer {
+                    Ok(()) => is_good(),
+                    Err(_) => stop.set(),
+                }
+                let done = work.await;
+                return match (answer, done) {
+                    (Ok(()), done) => done,
+                    (Err(failure), Ok(_)) => Err(failure),
+                    (Err(failure), Err(first)) => Err(self.before(failure, first)),
+                };
+            }
+            done = &mut work => done,
+        };
+        match done {
+            Ok(done) => self.get().await.map(|()| done),
+            Err(first) => Err(self.or(first).await),
+        }
     }
 }
 

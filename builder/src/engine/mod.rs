@@ -53,7 +53,7 @@ use crate::registry::client::Client;
 use crate::registry::config::RegistryConfig;
 
 use self::build::Build;
-use self::ready::Purpose;
+use self::ready::{Prelude, Purpose};
 pub use self::surroundings::Surroundings;
 
 /// What a build has to work with, beside the request.
@@ -86,7 +86,11 @@ impl Engine {
     pub async fn build(&self, request: &BuildRequest) -> Result<Outcome, Failure> {
         let outputs = parse_outputs(request, self.stdout)?;
         outputs::check(&outputs, &request.registries.environment)?;
-        let (ready, dockerfile) = self.prepare(request, Purpose::Build).await?;
+        let Prelude {
+            ready,
+            dockerfile,
+            isolation,
+        } = self.prepare(request, Purpose::Build).await?;
         let built = async {
             let build = Build {
                 engine: self,
@@ -96,7 +100,7 @@ impl Engine {
                 client: &ready.begun.client,
                 stop: &ready.begun.stop.flag,
             };
-            let outcome = build.finish(&outputs).await;
+            let outcome = build.finish(&outputs, isolation).await;
             // Also after a failure: what was made stays.
             let made = ready.steps.layers().made();
             let (paths, boot) = (ready.begun.root.paths(), &self.surroundings.boot);
@@ -115,7 +119,12 @@ impl Engine {
     ///
     /// What is wrong with the Dockerfile, or what it needs and is not to be had.
     pub async fn explain(&self, request: &BuildRequest) -> Result<Vec<PlannedStep>, Failure> {
-        let (ready, dockerfile) = self.prepare(request, Purpose::Explain).await?;
+        let Prelude {
+            ready,
+            dockerfile,
+            mut isolation,
+        } = self.prepare(request, Purpose::Explain).await?;
+        isolation.get().await?;
         let told = async {
             let plan = match ready.lowered.output {
                 Some(goal) => explain::plan(&ready.steps, goal).await,

@@ -12,10 +12,9 @@ use cache::root::StateRoot;
 use frontend::lower::Lowered;
 use frontend::platform::Platform;
 use frontend::source::SourceFile;
-use tokio::task::JoinHandle;
 
 use super::checks::Audience;
-use super::isolation::{self, Question};
+use super::isolation::{self, Question, Verdict};
 use super::stop::StopOnInterrupt;
 use super::{Engine, clients, context, failure, input, open_root, policy_of};
 use crate::cli::request::BuildRequest;
@@ -26,7 +25,7 @@ use crate::op::remote::Remotes;
 use crate::op::runner::Runner;
 use crate::op::steps::{self, ImageLayers, StepSettings, Steps, StepsParts};
 use crate::op::threads::Threads;
-use crate::outcome::{Failure, FailureKind};
+use crate::outcome::Failure;
 use crate::progress::event::Event;
 use crate::registry::client::Client;
 
@@ -37,6 +36,8 @@ pub(super) struct Begun {
     pub(super) lease: Arc<Lease>,
     pub(super) client: Client,
     pub(super) stop: StopOnInterrupt,
+    /// What runs commands.
+    sandbox: Arc<Runner>,
 }
 
 /// What is to be done with the steps.
@@ -47,7 +48,16 @@ pub(super) enum Purpose {
     Explain,
 }
 
-/// Everything that is known before the first step.
+/// Everything before the first step.
+pub(super) struct Prelude {
+    pub(super) ready: Ready,
+    /// What goes wrong later is told of it.
+    pub(super) dockerfile: Arc<SourceFile>,
+    /// Whether commands can be run.
+    pub(super) isolation: Verdict,
+}
+
+/// The steps, and what they stand on.
 pub(super) struct Ready {
     pub(super) steps: Arc<Steps>,
     pub(super) lowered: Lowered,
@@ -55,24 +65,15 @@ pub(super) struct Ready {
 }
 
 impl Engine {
-    /// Everything before the first step; with the Dockerfile, which what goes wrong later is told of.
+    /// Everything before the first step.
     pub(super) async fn prepare(
         &self,
         request: &BuildRequest,
         purpose: Purpose,
-    ) -> Result<(Ready, Arc<SourceFile>), Failure> {
+    ) -> Result<Prelude, Failure> {
         let begun = self.begin(request)?;
-        let isolation = self.ask_isolation(&begun)?;
+        let mut isolation = self.ask_isolation(&begun)?;
         let stop = begun.stop.flag.clone();
-        let isolation = async {
-            match isolation {
-                None => Ok(()),
-                Some(answer) => match answer.await {
-                    Ok(answer) => answer,
-                    Err(ended) => std::panic::resume_unwind(ended.into_panic()),
-                },
-            }
-        };
         let prepared = async {
             let found = context::prepare(self, request, &begun).await?;
             let dockerfile = Arc::clone(&found.dockerfile);
@@ -80,45 +81,46 @@ impl Engine {
             let ready = ready.map_err(|failure| failure.in_file(&dockerfile))?;
             Ok((ready, dockerfile))
         };
-        tokio::pin!(isolation, prepared);
-        tokio::select! {
-            answer = &mut isolation => match answer {
+        tokio::pin!(prepared);
+        let prepared = tokio::select! {
+            answer = isolation.get() => match answer {
                 Ok(()) => prepared.await,
                 // Nobody waits for a context, or for a registry, that will be of no use.
                 Err(failure) => {
                     stop.set();
-                    Err(failure)
+                    return Err(isolation.before(failure, failure::interrupted()));
                 }
             },
-            prepared = &mut prepared => match (prepared, isolation.await) {
-                (Ok(_), Err(failure)) => Err(failure),
-                // Where no step can be run, that comes before what else is wrong.
-                (Err(first), Err(failure)) if first.kind() != FailureKind::Interrupted => Err(failure),
-                (prepared, _) => prepared,
-            },
+            prepared = &mut prepared => prepared,
+        };
+        match prepared {
+            Ok((ready, dockerfile)) => Ok(Prelude {
+                ready,
+                dockerfile,
+                isolation,
+            }),
+            Err(first) => Err(isolation.or(first).await),
         }
     }
 
-    /// Finds out whether steps can be run here; `None` if that is known. It takes longer than reading a Dockerfile, and
-    /// about as long as asking a registry what a name means: it is done beside them.
-    fn ask_isolation(
-        &self,
-        begun: &Begun,
-    ) -> Result<Option<JoinHandle<Result<(), Failure>>>, Failure> {
+    /// Finds out whether steps can be run here.
+    fn ask_isolation(&self, begun: &Begun) -> Result<Verdict, Failure> {
         let rung = self.surroundings.rung;
         let vertex = self.announce(&isolation::title(rung));
         let question = Question::new(rung, begun.root.paths());
         let is_settled = question.is_settled();
         if !matches!(is_settled, Ok(false)) {
             self.conclude(vertex, &is_settled);
-            return is_settled.map(|_| None);
+            return is_settled.map(|_| Verdict::known());
         }
-        let (engine, lease) = (self.clone(), Arc::clone(&begun.lease));
-        Ok(Some(tokio::task::spawn_blocking(move || {
-            let settled = question.settle(&lease);
+        let engine = self.clone();
+        let (lease, sandbox) = (Arc::clone(&begun.lease), Arc::clone(&begun.sandbox));
+        let task = tokio::task::spawn_blocking(move || {
+            let settled = question.settle(&lease, &sandbox);
             engine.conclude(vertex, &settled);
             settled
-        })))
+        });
+        Ok(Verdict::of(task, &self.interrupt))
     }
 
     /// What every build needs, and not yet its context.
@@ -133,6 +135,10 @@ impl Engine {
             lease,
             client: clients(request, Purpose::Build).0,
             stop,
+            sandbox: Arc::new(Runner::new(
+                self.surroundings.rung,
+                tokio::runtime::Handle::current(),
+            )),
         })
     }
 
@@ -150,6 +156,7 @@ impl Engine {
             lease,
             client,
             stop,
+            sandbox,
         } = &begun;
         let context::Prepared {
             dockerfile,
@@ -209,6 +216,7 @@ impl Engine {
             (context, &dockerfile),
             target,
             reach,
+            Arc::clone(sandbox),
         );
         Ok(Ready {
             steps: Arc::new(steps?),
@@ -231,6 +239,7 @@ impl Engine {
         (context, dockerfile): (LocalSource, &SourceFile),
         target: &Platform,
         client: &Client,
+        sandbox: Arc<Runner>,
     ) -> Result<Steps, Failure> {
         let added = graph.vertices().map(|(_, vertex)| {
             let inputs = vertex.inputs.iter();
@@ -258,7 +267,7 @@ impl Engine {
             keys: Keys::new(paths),
             contexts: Contexts::new(paths.clone(), locals),
             remotes: Remotes::new(input::reach(request, client)),
-            sandbox: Runner::new(self.surroundings.rung, tokio::runtime::Handle::current()),
+            sandbox,
             events: Arc::clone(&self.events),
             settings: StepSettings {
                 resolv_conf: self.surroundings.resolv_conf.clone(),

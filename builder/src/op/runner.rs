@@ -1,6 +1,7 @@
-//! Runs commands through one sandbox host a build, started with the first command.
+//! Runs commands through one sandbox host a build, started with the first command, or with the trial before it.
 
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio::runtime::Handle;
@@ -9,6 +10,7 @@ use super::error::StepError;
 use crate::cancel::CancelFlag;
 use crate::lock::locked;
 use crate::progress::event::Stream;
+use crate::sandbox::rung::{self, RungError};
 use crate::sandbox::{
     Cancel, Exit, HostOptions, Rung, SandboxError, SandboxHost, SandboxSpec, spec,
 };
@@ -17,7 +19,17 @@ use crate::sandbox::{
 pub struct Runner {
     rung: Rung,
     handle: Handle,
-    host: Mutex<Option<Arc<SandboxHost>>>,
+    host: Mutex<Host>,
+}
+
+/// What is known of the host.
+#[derive(Default)]
+enum Host {
+    #[default]
+    NotStarted,
+    Running(Arc<SandboxHost>),
+    /// A step on trial has failed: no other is run.
+    Unusable,
 }
 
 impl std::fmt::Debug for Runner {
@@ -34,6 +46,23 @@ impl Runner {
             handle,
             host: Mutex::default(),
         }
+    }
+
+    /// Runs a step that does nothing, in a directory of the store; commands that come meanwhile wait for its end.
+    ///
+    /// # Errors
+    ///
+    /// Steps cannot be run. Commands end as if they were cancelled, then: the reason is told here.
+    pub(crate) fn probe(&self, dir: &Path) -> Result<(), RungError> {
+        let mut host = locked(&self.host);
+        let probed = self
+            .started(&mut host)
+            .map_err(|source| RungError::Probe { source })
+            .and_then(|started| rung::probe(&started, dir));
+        if probed.is_err() {
+            *host = Host::Unusable;
+        }
+        probed
     }
 
     /// Where tasks beside a command run.
@@ -87,16 +116,23 @@ impl Runner {
 
     /// Ends the host, if it was started.
     pub fn stop(&self) {
-        drop(locked(&self.host).take());
+        drop(std::mem::take(&mut *locked(&self.host)));
     }
 
     fn host(&self) -> Result<Arc<SandboxHost>, StepError> {
         let mut host = locked(&self.host);
-        if let Some(host) = &*host {
+        match *host {
+            Host::Unusable => Err(StepError::Canceled),
+            Host::NotStarted | Host::Running(_) => Ok(self.started(&mut host)?),
+        }
+    }
+
+    fn started(&self, host: &mut Host) -> Result<Arc<SandboxHost>, SandboxError> {
+        if let Host::Running(host) = host {
             return Ok(Arc::clone(host));
         }
         let started = Arc::new(SandboxHost::start(&HostOptions::new(self.rung))?);
-        *host = Some(Arc::clone(&started));
+        *host = Host::Running(Arc::clone(&started));
         Ok(started)
     }
 }

@@ -103,7 +103,7 @@ pub struct Steps {
     pub(super) keys: Arc<Keys>,
     pub(super) contexts: Contexts,
     pub(super) remotes: Remotes,
-    pub(super) sandbox: Runner,
+    pub(super) sandbox: Arc<Runner>,
     pub(super) log: BuildLog,
     pub(super) events: Arc<dyn EventSink>,
     pub(super) settings: StepSettings,
@@ -147,7 +147,7 @@ pub struct StepsParts {
     /// Files and repositories elsewhere.
     pub remotes: Remotes,
     /// What runs commands.
-    pub sandbox: Runner,
+    pub sandbox: Arc<Runner>,
     /// Where events go.
     pub events: Arc<dyn EventSink>,
     /// What holds for every step.
