@@ -68,6 +68,57 @@ fn a_registry_that_fails_is_asked_again_and_then_given_up() {
 }
 
 #[test]
+fn a_layer_is_unpacked_while_it_arrives() {
+    let held = Faulty::start(&base::busybox(), Fault::Held);
+    let place = on(&held.address);
+    let build = Running::start(place.build_command().arg(place.context()));
+    // `work/LEASE/tN-N` is a tree that is being made.
+    let is_begun = || {
+        let trees = fs::read_dir(place.root().join("work"))
+            .into_iter()
+            .flatten();
+        let mut trees =
+            trees.flat_map(|lease| fs::read_dir(lease.unwrap().path()).into_iter().flatten());
+        trees.any(|tree| {
+            let tree = tree.unwrap();
+            tree.file_name().as_encoded_bytes().starts_with(b"t")
+                && fs::read_dir(tree.path()).is_ok_and(|mut inside| inside.next().is_some())
+        })
+    };
+    assert!(wait_until(PATIENCE, is_begun), "nothing was unpacked");
+    let root = place.root();
+    for layer in manifest()["layers"].as_array().unwrap() {
+        assert!(!store::has_blob(&root, layer["digest"].as_str().unwrap()));
+    }
+    assert!(fs::read_dir(root.join("trees")).unwrap().next().is_none());
+    held.let_go();
+    build.end(PATIENCE).success().says("RUN echo 1 > /one");
+    store::assert_sound(&root);
+    store::assert_tidy(&root);
+}
+
+#[test]
+fn a_layer_of_which_only_part_has_come_is_not_known() {
+    let held = Faulty::start(&base::busybox(), Fault::Held);
+    let place = Place::with_dockerfile(&format!(
+        "FROM {}/busybox\nCOPY Dockerfile /x\n",
+        held.address
+    ));
+    let build = Running::start(place.build_command().arg(place.context()));
+    let is_asked_for = || held.requests().len() > 3;
+    assert!(wait_until(PATIENCE, is_asked_for), "{:?}", held.requests());
+    let root = place.root();
+    // Its index is being read.
+    std::thread::sleep(Duration::from_millis(200));
+    let known = fs::read_dir(root.join("layers")).unwrap().count();
+    assert_eq!(known, 0, "a layer that is not here");
+    held.let_go();
+    drop(build.end(PATIENCE).success());
+    store::assert_sound(&root);
+    store::assert_tidy(&root);
+}
+
+#[test]
 fn a_truncated_layer_never_enters_the_store() {
     damaged(Fault::Truncated);
 }

@@ -125,6 +125,15 @@ impl Staged {
         }
     }
 
+    /// Another handle of the file.
+    pub(crate) fn another_handle(&self) -> Result<File, IoError> {
+        let cloned = match &self.file {
+            Some(file) => file.try_clone(),
+            None => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+        };
+        cloned.attempt("read", &self.path)
+    }
+
     /// Gives the file its name, in place of what had it.
     pub(crate) fn publish(mut self, target: &Path) -> Result<(), IoError> {
         drop(self.file.take());

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub(crate) enum Fault {
     Truncated,
     /// Blobs have the right size and a wrong byte.
     Corrupt,
+    /// The second half of a blob comes when it is let go.
+    Held,
     /// Manifests are not those of the digest that the header says.
     WrongManifest,
     /// Every answer is this status.
@@ -26,6 +29,7 @@ pub(crate) struct Faulty {
     /// `127.0.0.1:port`
     pub(crate) address: String,
     requests: Arc<Mutex<Vec<String>>>,
+    is_let_go: Arc<AtomicBool>,
 }
 
 struct Answer {
@@ -41,14 +45,25 @@ impl Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let is_let_go = Arc::<AtomicBool>::default();
         let (layout, log) = (layout.to_owned(), Arc::clone(&requests));
+        let let_go = Arc::clone(&is_let_go);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (layout, log) = (layout.clone(), Arc::clone(&log));
-                std::thread::spawn(move || drop(serve(stream, &layout, fault, &log)));
+                let (layout, log, let_go) = (layout.clone(), Arc::clone(&log), Arc::clone(&let_go));
+                std::thread::spawn(move || drop(serve(stream, &layout, fault, (&log, &let_go))));
             }
         });
-        Self { address, requests }
+        Self {
+            address,
+            requests,
+            is_let_go,
+        }
+    }
+
+    /// Sends what it holds back.
+    pub(crate) fn let_go(&self) {
+        self.is_let_go.store(true, Ordering::Relaxed);
     }
 
     /// `METHOD path` of all requests until now.
@@ -62,7 +77,7 @@ fn serve(
     mut stream: TcpStream,
     layout: &Path,
     fault: Fault,
-    log: &Mutex<Vec<String>>,
+    (log, is_let_go): (&Mutex<Vec<String>>, &AtomicBool),
 ) -> std::io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut lines = BufReader::new(stream.try_clone()?).lines();
@@ -91,6 +106,11 @@ fn serve(
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     if method != "HEAD" {
         stream.write_all(&answer.body[..answer.sent])?;
+        if fault == Fault::Held && answer.sent < answer.body.len() {
+            let is_let_go = || is_let_go.load(Ordering::Relaxed);
+            super::wait_until(Duration::from_secs(60), is_let_go);
+            stream.write_all(&answer.body[answer.sent..])?;
+        }
     }
     stream.shutdown(Shutdown::Write)
 }
@@ -112,10 +132,9 @@ fn answer(path: &str, layout: &Path, fault: Fault, count: usize) -> Answer {
         let middle = body.len() / 2;
         body[middle] ^= 1;
     }
-    let sent = if is_layer && fault == Fault::Truncated {
-        body.len() / 2
-    } else {
-        body.len()
+    let sent = match fault {
+        Fault::Truncated | Fault::Held if is_layer => body.len() / 2,
+        _ => body.len(),
     };
     let media_type = if is_manifest {
         "application/vnd.oci.image.manifest.v1+json"

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use cache::blob::BlobStore;
 use cache::blob::dir::FoundBlob;
 use cache::digest::{Descriptor, DiffId, Digest};
 use cache::layer::compress::decompress::{decompress, decompress_ahead};
@@ -25,6 +26,9 @@ use crate::progress::sink::EventSink;
 use crate::registry::error::RegistryError;
 use crate::registry::pull::pull_layer;
 use crate::registry::resolve::LayerDescriptor;
+
+/// Blobs smaller than this, in bytes, are not worth a thread that decompresses.
+pub(super) const WORTH_A_THREAD: u64 = 1 << 20;
 
 /// Where fetching layers is shown.
 #[derive(Clone)]
@@ -87,6 +91,12 @@ impl Layers {
         if let Some(layer) = self.store.layer(diff_id)? {
             return Ok(layer);
         }
+        if let Some(blob) = self.awaited(diff_id)?
+            && let Some(layer) =
+                self.while_it_arrives(diff_id, &blob, |plain| self.read_plain(diff_id, plain))?
+        {
+            return Ok(layer);
+        }
         self.with_blob(diff_id, |blob| self.read_layer(diff_id, blob))
     }
 
@@ -96,7 +106,16 @@ impl Layers {
         diff_id: &DiffId,
         blob: &Descriptor,
     ) -> Result<Arc<Layer>, StepError> {
-        let (index, size) = self.read_tar(diff_id, blob, |tar| Ok(scan(tar)?))?;
+        self.read_plain(diff_id, self.open_plain(blob)?)
+    }
+
+    /// Reads a tar for the index of its layer.
+    fn read_plain(
+        &self,
+        diff_id: &DiffId,
+        plain: Box<dyn Read + Send>,
+    ) -> Result<Arc<Layer>, StepError> {
+        let (index, size) = hash_tar(diff_id, plain, |tar| Ok(scan(tar)?))?;
         locked(&self.made).insert(diff_id.clone());
         Ok(self.store.register(diff_id, index, size)?)
     }
@@ -146,32 +165,11 @@ impl Layers {
         blob: &Descriptor,
         work: impl FnOnce(&mut dyn Read) -> Result<T, StepError>,
     ) -> Result<(T, u64), StepError> {
-        let failed = |source| StepError::Io {
-            attempt: "unpack the layer",
-            path: diff_id.to_string().into(),
-            source,
-        };
-        let mut hashing = Hashing {
-            inner: self.open_plain(blob)?,
-            hasher: sha2::Sha256::default(),
-            size: 0,
-        };
-        let made = work(&mut hashing)?;
-        io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
-        let (found, size) = hashing.finish();
-        if found != diff_id.0 {
-            return Err(StepError::WrongDiffId {
-                expected: diff_id.to_string(),
-                found: found.to_string(),
-            });
-        }
-        Ok((made, size))
+        hash_tar(diff_id, self.open_plain(blob)?, work)
     }
 
     /// The uncompressed bytes of a blob.
     pub(super) fn open_plain(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StepError> {
-        /// Smaller ones, in bytes, are not worth a thread.
-        const WORTH_A_THREAD: u64 = 1 << 20;
         let reader = self.open_blob(&blob.digest)?;
         let plain = match blob.size < WORTH_A_THREAD {
             true => decompress(reader),
@@ -194,6 +192,15 @@ impl Layers {
 
     /// Makes sure that a blob of the layer is in the store: the one it came as, or one made of another tree.
     pub(super) fn fetch(&self, diff_id: &DiffId) -> Result<Descriptor, StepError> {
+        self.fetch_into(diff_id, &self.blobs)
+    }
+
+    /// As [`Self::fetch`]; what is transferred is written to `blobs`, which is the store by another name.
+    pub(super) fn fetch_into(
+        &self,
+        diff_id: &DiffId,
+        blobs: &dyn BlobStore,
+    ) -> Result<Descriptor, StepError> {
         let Some(fetchable) = self.find(diff_id)? else {
             return self.blob_of_other_tree(diff_id);
         };
@@ -214,17 +221,11 @@ impl Layers {
                 return Err(RegistryError::Offline { name }.into());
             }
             Origin::Registry(reference) => {
-                let pull = pull_layer(
-                    &self.client,
-                    &self.blobs,
-                    reference,
-                    &fetchable.layer,
-                    &told,
-                );
+                let pull = pull_layer(&self.client, blobs, reference, &fetchable.layer, &told);
                 self.block_on(pull)
             }
             Origin::Layout(layout) => {
-                self.block_on(layout.pull_layer(&self.blobs, &fetchable.layer, &told))
+                self.block_on(layout.pull_layer(blobs, &fetchable.layer, &told))
             }
         };
         pulled??;
@@ -312,6 +313,34 @@ impl Layers {
         }
         Err(gone)
     }
+}
+
+/// Reads a tar with `work`, which must leave it at its end; it must have the diff id.
+fn hash_tar<T>(
+    diff_id: &DiffId,
+    plain: Box<dyn Read + Send>,
+    work: impl FnOnce(&mut dyn Read) -> Result<T, StepError>,
+) -> Result<(T, u64), StepError> {
+    let failed = |source| StepError::Io {
+        attempt: "unpack the layer",
+        path: diff_id.to_string().into(),
+        source,
+    };
+    let mut hashing = Hashing {
+        inner: plain,
+        hasher: sha2::Sha256::default(),
+        size: 0,
+    };
+    let made = work(&mut hashing)?;
+    io::copy(&mut hashing, &mut io::sink()).map_err(failed)?;
+    let (found, size) = hashing.finish();
+    if found != diff_id.0 {
+        return Err(StepError::WrongDiffId {
+            expected: diff_id.to_string(),
+            found: found.to_string(),
+        });
+    }
+    Ok((made, size))
 }
 
 /// Hashes what is read through it.

@@ -264,6 +264,28 @@ impl Layers {
             return Ok(Arc::clone(layer));
         }
         locked(&self.made).insert(diff_id.clone());
+        let unpack = |plain: Box<dyn io::Read + Send>, left: u64| {
+            let open = || Ok(Roomy { inner: plain, left });
+            let layer = self.store.ensure_tree(diff_id, &self.format, open)?;
+            Ok::<_, StepError>(layer)
+        };
+        let mut reserved = None;
+        if let Some(blob) = self.awaited(diff_id)?
+            && match &known {
+                Some(layer) => layer.size().saturating_add(blob.size) <= self.free_bytes(),
+                None => !self.is_short_of_room(&blob),
+            }
+        {
+            let size = known.as_ref().map_or(blob.size, |layer| layer.size());
+            self.room.reserve(size)?;
+            reserved = Some(size);
+            let left = self.free_bytes().saturating_sub(blob.size);
+            let unpack = |plain| unpack(plain, left);
+            if let Some(layer) = self.while_it_arrives(diff_id, &blob, unpack)? {
+                self.room.wrote(layer.size().saturating_sub(size))?;
+                return Ok(layer);
+            }
+        }
         self.with_blob(diff_id, |blob| {
             let size = match &known {
                 Some(layer) => layer.size(),
@@ -272,14 +294,10 @@ impl Layers {
                 // Only how big it is compressed is known before it has been read.
                 None => blob.size,
             };
-            self.room.reserve(size)?;
-            let open = || {
-                Ok(Roomy {
-                    inner: self.open_plain(blob).map_err(io::Error::other)?,
-                    left: self.free_bytes(),
-                })
-            };
-            let layer = self.store.ensure_tree(diff_id, &self.format, open)?;
+            if reserved != Some(size) {
+                self.room.reserve(size)?;
+            }
+            let layer = unpack(self.open_plain(blob)?, self.free_bytes())?;
             self.room.wrote(layer.size().saturating_sub(size))?;
             Ok(layer)
         })

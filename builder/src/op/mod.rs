@@ -20,6 +20,7 @@ pub(crate) mod unpack;
 pub mod watch;
 
 mod ahead;
+mod arriving;
 mod exec;
 mod exec_key;
 mod file;

@@ -51,6 +51,11 @@ impl DirStore {
         UnhashedWriter::create(&self.directory)
     }
 
+    /// Starts a new blob.
+    pub(super) fn file_writer(&self) -> Result<FileWriter, BlobError> {
+        FileWriter::create(&self.directory)
+    }
+
     /// The file that a digest names now, whole or not.
     pub fn find(&self, digest: &Digest) -> Result<Option<FoundBlob>, BlobError> {
         let path = self.directory.join(digest.hex());
@@ -139,7 +144,7 @@ impl BlobStore for DirStore {
     }
 
     fn writer(&self) -> Result<Box<dyn BlobWriter>, BlobError> {
-        Ok(Box::new(FileWriter::create(&self.directory)?))
+        Ok(Box::new(self.file_writer()?))
     }
 }
 

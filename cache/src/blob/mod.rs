@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod contract;
 pub mod dir;
+pub mod follow;
 pub mod memory;
 pub mod writer;
 

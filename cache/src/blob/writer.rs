@@ -68,6 +68,11 @@ impl FileWriter {
             hash: Sha256::new(),
         })
     }
+
+    /// The file as one to read at any place. Every byte is there once it is written.
+    pub(super) fn another_handle(&self) -> Result<fs::File, BlobError> {
+        Ok(self.file.staged.another_handle()?)
+    }
 }
 
 impl From<IoError> for BlobError {
