@@ -4,7 +4,7 @@
 //! A layer's index needs its blob downloaded and read once; its tree needs it unpacked. Neither is needed to find out
 //! that everything is cached, nor to push to where the layer came from.
 //!
-//! Not here: getting the bytes (`fetch`), and blobs that are made of layers (`blob`).
+//! Not here: getting the bytes (`fetch`), unpacking them (`trees`), and blobs that are made of layers (`blob`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::ScopedJoinHandle;
 
 use cache::blob::dir::DirStore;
-use cache::digest::{Descriptor, DiffId};
+use cache::digest::DiffId;
 use cache::durable::BootId;
 use cache::layer::freeze::{FreezeOptions, freeze};
 use cache::layer::index::LayerIndex;
@@ -89,7 +89,7 @@ pub struct Layers {
     pub(super) handle: Handle,
     pub(super) lease: Arc<Lease>,
     pub(super) room: Room,
-    format: TreeFormat,
+    pub(super) format: TreeFormat,
     pub(super) stop: CancelFlag,
     pub(super) fetchable: BTreeMap<DiffId, Fetchable>,
     /// Vertices of images, by layer, until their layers are here.
@@ -236,78 +236,6 @@ impl Layers {
     pub(super) fn is_unpacked_at_once(&self, layer: &DiffId) -> bool {
         let for_commands = self.for_commands.get();
         for_commands.is_some_and(|layers| layers.contains(layer))
-    }
-
-    /// The tree of a layer, made if need be.
-    pub(crate) fn tree(&self, diff_id: &DiffId) -> Result<PathBuf, StepError> {
-        let layer = self.with_tree(diff_id)?;
-        let tree = layer.tree(&self.format);
-        let tree = tree.ok_or(StepError::Internal {
-            what: "a layer without its tree",
-        })?;
-        Ok(self.store.tree_path(&tree))
-    }
-
-    pub(super) fn with_tree(&self, diff_id: &DiffId) -> Result<Arc<Layer>, StepError> {
-        if let Some(layer) = self.store.layer(diff_id)?
-            && layer.tree(&self.format).is_some()
-        {
-            return Ok(layer);
-        }
-        let turn = self.turn(diff_id);
-        let _turn = locked(&turn);
-        let known = self.store.layer(diff_id)?;
-        // While its turn was waited for, another step may have made it.
-        if let Some(layer) = &known
-            && layer.tree(&self.format).is_some()
-        {
-            return Ok(Arc::clone(layer));
-        }
-        locked(&self.made).insert(diff_id.clone());
-        let unpack = |plain: Box<dyn io::Read + Send>, left: u64| {
-            let open = || Ok(Roomy { inner: plain, left });
-            let layer = self.store.ensure_tree(diff_id, &self.format, open)?;
-            Ok::<_, StepError>(layer)
-        };
-        let mut reserved = None;
-        if let Some(blob) = self.awaited(diff_id)?
-            && match &known {
-                Some(layer) => layer.size().saturating_add(blob.size) <= self.free_bytes(),
-                None => !self.is_short_of_room(&blob),
-            }
-        {
-            let size = known.as_ref().map_or(blob.size, |layer| layer.size());
-            self.room.reserve(size)?;
-            reserved = Some(size);
-            let left = self.free_bytes().saturating_sub(blob.size);
-            let unpack = |plain| unpack(plain, left);
-            if let Some(layer) = self.while_it_arrives(diff_id, &blob, unpack)? {
-                self.room.wrote(layer.size().saturating_sub(size))?;
-                return Ok(layer);
-            }
-        }
-        self.with_blob(diff_id, |blob| {
-            let size = match &known {
-                Some(layer) => layer.size(),
-                // Where it may not fit, how big it is has to be known, so that room is made.
-                None if self.is_short_of_room(blob) => self.read_layer(diff_id, blob)?.size(),
-                // Only how big it is compressed is known before it has been read.
-                None => blob.size,
-            };
-            if reserved != Some(size) {
-                self.room.reserve(size)?;
-            }
-            let layer = unpack(self.open_plain(blob)?, self.free_bytes())?;
-            self.room.wrote(layer.size().saturating_sub(size))?;
-            Ok(layer)
-        })
-    }
-
-    /// Whether what a blob unpacks to might not fit: nobody compresses files to less than this part of them, but for
-    /// holes and the like.
-    fn is_short_of_room(&self, blob: &Descriptor) -> bool {
-        const USUAL_RATIO: u64 = 20;
-        blob.size.saturating_mul(USUAL_RATIO) > self.free_bytes()
     }
 
     /// The indexes of a stack, bottom first.
@@ -480,23 +408,4 @@ fn each<T: Send>(
         false => LAYERS_AT_ONCE,
     };
     parallel::map(layers, threads, work)
-}
-
-/// A tar on its way to a tree: an error where it goes on beyond what was free when it began.
-struct Roomy<R> {
-    inner: R,
-    /// Bytes.
-    left: u64,
-}
-
-impl<R: io::Read> io::Read for Roomy<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
-        let left = self.left.checked_sub(count as u64);
-        self.left = left.ok_or_else(|| {
-            let text = "it unpacks to more bytes than the file system of the store had free";
-            io::Error::new(io::ErrorKind::StorageFull, text)
-        })?;
-        Ok(count)
-    }
 }

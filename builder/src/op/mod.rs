@@ -37,3 +37,4 @@ mod results;
 mod stack_key;
 pub mod threads;
 mod transfer;
+mod trees;
