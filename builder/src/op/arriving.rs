@@ -9,10 +9,9 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use cache::digest::{Descriptor, DiffId};
-use cache::layer::compress::decompress::{decompress, decompress_ahead};
 
 use super::error::StepError;
-use super::fetch::WORTH_A_THREAD;
+use super::fetch::{decompressed, unreadable};
 use super::image::Origin;
 use super::layers::Layers;
 use crate::machine::STACK_BYTES;
@@ -42,16 +41,8 @@ impl Layers {
     ) -> Result<Option<T>, StepError> {
         let (store, follower) = self.blobs.followed();
         let work = || {
-            let plain: Box<dyn Read + Send> = match blob.size < WORTH_A_THREAD {
-                true => decompress(follower).map(|plain| Box::new(plain) as _),
-                false => decompress_ahead(follower).map(|plain| Box::new(plain) as _),
-            }
-            .map_err(|source| StepError::Io {
-                attempt: "read the blob",
-                path: blob.digest.to_string().into(),
-                source,
-            })?;
-            work(plain)
+            let plain = decompressed(follower, blob.size);
+            work(plain.map_err(|source| unreadable(blob, source))?)
         };
         thread::scope(|scope| {
             // Gone when this ends, however it does: then the follower ends as well.

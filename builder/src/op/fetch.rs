@@ -27,9 +27,6 @@ use crate::registry::error::RegistryError;
 use crate::registry::pull::pull_layer;
 use crate::registry::resolve::LayerDescriptor;
 
-/// Blobs smaller than this, in bytes, are not worth a thread that decompresses.
-pub(super) const WORTH_A_THREAD: u64 = 1 << 20;
-
 /// Where fetching layers is shown.
 #[derive(Clone)]
 pub struct Progress {
@@ -170,20 +167,13 @@ impl Layers {
 
     /// The uncompressed bytes of a blob.
     pub(super) fn open_plain(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, StepError> {
-        let reader = self.open_blob(&blob.digest)?;
-        let plain = match blob.size < WORTH_A_THREAD {
-            true => decompress(reader),
-            false => match decompress_ahead(reader) {
-                Ok(plain) => return Ok(Box::new(plain)),
-                // Where no thread is to be had, it is done by whoever reads.
-                Err(_) => decompress(self.open_blob(&blob.digest)?),
-            },
+        let opened = || self.open_blob(&blob.digest);
+        let plain = match decompressed(opened()?, blob.size) {
+            Ok(plain) => return Ok(plain),
+            // Where no thread is to be had, it is done by whoever reads.
+            Err(_) => decompress(opened()?),
         };
-        plain.map_err(|source| StepError::Io {
-            attempt: "read the blob",
-            path: blob.digest.to_string().into(),
-            source,
-        })
+        plain.map_err(|source| unreadable(blob, source))
     }
 
     pub(super) fn turn(&self, diff_id: &DiffId) -> Arc<Mutex<()>> {
@@ -312,6 +302,29 @@ impl Layers {
             }
         }
         Err(gone)
+    }
+}
+
+/// The uncompressed bytes of a blob of so many bytes, made by another thread if that is worth it. An error also where no thread
+/// is to be had.
+pub(super) fn decompressed(
+    blob: impl Read + Send + 'static,
+    size: u64,
+) -> io::Result<Box<dyn Read + Send>> {
+    /// Smaller ones, in bytes, are not worth a thread.
+    const WORTH_A_THREAD: u64 = 1 << 20;
+    match size < WORTH_A_THREAD {
+        true => decompress(blob),
+        false => Ok(Box::new(decompress_ahead(blob)?)),
+    }
+}
+
+/// The error of a blob that cannot be decompressed.
+pub(super) fn unreadable(blob: &Descriptor, source: io::Error) -> StepError {
+    StepError::Io {
+        attempt: "read the blob",
+        path: blob.digest.to_string().into(),
+        source,
     }
 }
 
